@@ -1,0 +1,47 @@
+"""Run: the one door from a node to the engine; files, progress, interruption, and what the prompt carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class ProgressSink(Protocol):
+    """Where a node's progress goes."""
+
+    def progress(self, node_id: str, value: float, total: float, preview: Any | None = None) -> None:
+        """Report `value` of `total` done; raises Interrupted when the prompt was interrupted meanwhile."""
+
+    def check(self) -> None:
+        """Raise Interrupted when the prompt was interrupted."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a running node may reach.
+
+    prompt_id, node_id: which call this is. prompt: the whole API prompt as stored; extra_pnginfo: what the client
+    sends to be written into files, or None. settings, store, memory: the process's Settings, Store and MemoryManager
+    (typed Any here because this package may not import theirs). sink: where progress goes.
+    """
+
+    prompt_id: str
+    node_id: str
+    settings: Any
+    store: Any
+    memory: Any
+    sink: ProgressSink
+    prompt: Mapping[str, Any] = field(default_factory=dict)
+    extra_pnginfo: Mapping[str, Any] | None = None
+
+    def progress(self, value: float, total: float, preview: Any | None = None) -> None:
+        """Report `value` of `total` steps done, with a preview picture (PIL image) if there is one.
+
+        Raises Interrupted when the prompt was interrupted meanwhile.
+        """
+        self.sink.progress(self.node_id, value, total, preview)
+
+    def check(self) -> None:
+        """Raise Interrupted when the prompt was interrupted; call it between long steps."""
+        self.sink.check()

@@ -1,0 +1,1 @@
+"""Memory: devices, dtypes, budgets, and what is loaded where."""

@@ -1,0 +1,1 @@
+"""Sampling: schedulers, samplers, noise, guidance and conditioning as functions of `denoise(x, sigma)`."""

@@ -1,0 +1,1 @@
+"""Weights: checkpoint headers and readers, patches, and the operations that networks are built from."""
