@@ -1,0 +1,47 @@
+"""Prompts as values: node schemas, parsing, validation, planning, signatures and UI-workflow conversion. Free of torch."""
+
+from limner.graph.kinds import (
+    AnyKind,
+    Bool,
+    Choice,
+    Conditioning,
+    FileIn,
+    Float,
+    Folder,
+    Hidden,
+    Image,
+    Int,
+    Kind,
+    Latent,
+    Mask,
+    Sigmas,
+    Text,
+)
+from limner.graph.node import NodeFunction, NodeResult, Ui, node
+from limner.graph.run import Run
+from limner.graph.schema import Port, Schema
+
+__all__ = [
+    "AnyKind",
+    "Bool",
+    "Choice",
+    "Conditioning",
+    "FileIn",
+    "Float",
+    "Folder",
+    "Hidden",
+    "Image",
+    "Int",
+    "Kind",
+    "Latent",
+    "Mask",
+    "NodeFunction",
+    "NodeResult",
+    "Port",
+    "Run",
+    "Schema",
+    "Sigmas",
+    "Text",
+    "Ui",
+    "node",
+]
