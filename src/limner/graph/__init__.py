@@ -1,4 +1,4 @@
-"""Prompts as values: node schemas, parsing, validation, planning, signatures and UI-workflow conversion. Free of torch."""
+"""Prompts as values: schemas, parsing, validation, planning, signatures, UI-workflow conversion. Free of torch."""
 
 from limner.graph.kinds import (
     AnyKind,
@@ -14,6 +14,7 @@ from limner.graph.kinds import (
     Kind,
     Latent,
     Mask,
+    Optional,
     Sigmas,
     Text,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Mask",
     "NodeFunction",
     "NodeResult",
+    "Optional",
     "Port",
     "Run",
     "Schema",

@@ -25,7 +25,7 @@ class Kind:
     """
 
     name: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Int:
     step: int | None = None
     control_after_generate: bool | None = None
     force_input: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Float:
     step: float | None = None
     round: float | bool | None = None
     force_input: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Text:
     multiline: bool | None = None
     dynamic_prompts: bool | None = None
     force_input: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Bool:
 
     label_on: str | None = None
     label_off: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Choice:
 
     options: tuple[Any, ...]
     multiselect: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __init__(self, options: Sequence[Any], multiselect: bool = False, extra: Mapping[str, Any] | None = None):
         object.__setattr__(self, "options", tuple(options))
@@ -91,7 +91,7 @@ class Folder:
 
     key: str
     also: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class FileIn:
     folder: str = "input"
     upload: bool = False
     suffixes: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,11 @@ class Hidden:
     """Filled in by the engine: PROMPT, EXTRA_PNGINFO, UNIQUE_ID or DYNPROMPT. Not shown, not wired."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class Optional:
+    """Marks an input that may be left out although it has a default: `Annotated[int, Int(), Optional()] = 3`."""
 
 
 Image = Annotated[Tensor, Kind("IMAGE")]

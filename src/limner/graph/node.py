@@ -16,7 +16,7 @@ Companion = TypeVar("Companion", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Ui:
-    """What an output node shows: `{"images": [{"filename", "subfolder", "type"}]}`; and its values, if it has outputs."""
+    """What an output node shows, `{"images": [{"filename", "subfolder", "type"}]}`, and its values if it has outputs."""
 
     ui: Mapping[str, Any]
     values: tuple[Any, ...] = ()
@@ -26,8 +26,8 @@ class Ui:
 class NodeResult:
     """What a node gives back when plain values do not say it.
 
-    values: one per output. expansion: a graph to run in the node's place, `{id: {"class_type", "inputs"}}`; `values` may
-    then hold links into it. ui: as in `Ui`. blocked: a message (or "") when what depends on the outputs must not run.
+    values: one per output. expansion: a graph to run in the node's place, `{id: {"class_type", "inputs"}}`; then
+    `values` may hold links into it. ui: as in `Ui`. blocked: a message (or "") when what depends on the outputs must not run.
     """
 
     values: tuple[Any, ...] = ()
@@ -57,7 +57,7 @@ class NodeFunction(Generic[P, R]):
         return replace(derived, companions=frozenset(self.companions), validates=self.validated)
 
     def changes_when(self, companion: Companion) -> Companion:
-        """Register what tells a stale cached result: called with the inputs (None where linked); compared by equality."""
+        """Register what tells a stale result: called with the inputs (None where linked), compared by equality."""
         self.companions["changes_when"] = companion
         return companion
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from limner.errors import LimnerError
-from limner.graph.kinds import Bool, Choice, FileIn, Float, Folder, Hidden, Int, Kind, Text
+from limner.graph.kinds import Bool, Choice, FileIn, Float, Folder, Hidden, Int, Kind, Optional, Text
 from limner.graph.run import Run
 
 Widget = Int | Float | Text | Bool | Choice | Folder | FileIn
 _WIDGET_KINDS: Mapping[type, str] = {Int: "INT", Float: "FLOAT", Text: "STRING", Bool: "BOOLEAN"}
+_MARKERS = (Kind, Int, Float, Text, Bool, Choice, Folder, FileIn, Hidden)
 _PLAIN_WIDGETS: Mapping[type, Widget] = {int: Int(), float: Float(), str: Text(), bool: Bool()}
 
 
@@ -60,7 +61,8 @@ class Schema:
     """What a node is: kind, ports, prose, and which companions it has.
 
     home: where its function is, `package.module:attribute`; imported when it first runs.
-    hidden: input name → PROMPT, EXTRA_PNGINFO, UNIQUE_ID or DYNPROMPT. run_parameter: name of the `Run` parameter, "" if none.
+    hidden: input name → PROMPT, EXTRA_PNGINFO, UNIQUE_ID or DYNPROMPT.
+    run_parameter: name of the `Run` parameter, "" if there is none.
     python_module, style: what the description says of where the node comes from and how it is laid out ("v1" or "v3").
     companions: names of the companions the function carries (changes_when, lazy, checks).
     validates: input names the `checks` companion takes over from the ordinary value checks.
@@ -175,12 +177,14 @@ def derive_schema(function: Any, traits: NodeTraits) -> Schema:
     run_parameter = ""
     for name, parameter in inspect.signature(function).parameters.items():
         base, marker = _split(hints[name])
+        # An optional input is spelled `x: Image | None = None`; a widget with a default is still required on the wire.
         if base is Run:
             run_parameter = name
         elif isinstance(marker, Hidden):
             hidden[name] = marker.name
         else:
-            port = _input_port(name, base, marker, parameter, traits)
+            required = parameter.default is not None and not _marked_optional(hints[name])
+            port = replace(_input_port(name, base, marker, parameter, traits), required=required)
             inputs.append(replace(port, tooltip=tooltips.get(name, "")))
     return Schema(
         kind=traits.kind,
@@ -217,6 +221,10 @@ def _split(annotation: Any) -> tuple[Any, Any]:
     return annotation, None
 
 
+def _marked_optional(annotation: Any) -> bool:
+    return get_origin(annotation) is Annotated and any(isinstance(v, Optional) for v in get_args(annotation)[1:])
+
+
 def _input_port(name: str, base: Any, marker: Any, parameter: inspect.Parameter, traits: NodeTraits) -> Port:
     marker = _PLAIN_WIDGETS.get(base) if marker is None else marker
     if marker is None:
@@ -225,18 +233,16 @@ def _input_port(name: str, base: Any, marker: Any, parameter: inspect.Parameter,
             do="Annotate it with a kind of limner.graph (Image, Latent, …) or Annotated[…, Kind('NAME')].",
         )
     options: dict[str, Any] = {}
-    # An optional input is spelled `x: Image | None = None`; a widget with a default is still required on the wire.
-    required = not (parameter.default is None)
     if parameter.default is not inspect.Parameter.empty and parameter.default is not None:
         options["default"] = parameter.default
     if isinstance(marker, Kind):
-        return Port(name, marker.name, required, {**options, **marker.extra})
+        return Port(name, marker.name, options={**options, **marker.extra})
     if isinstance(marker, Choice):
         if marker.multiselect:
             options["multiselect"] = True
-        return Port(name, "COMBO", required, {**options, **marker.extra}, choices=marker.options)
+        return Port(name, "COMBO", options={**options, **marker.extra}, choices=marker.options)
     if isinstance(marker, Folder):
-        return Port(name, "COMBO", required, {**options, **marker.extra}, folder=marker.key, also=marker.also)
+        return Port(name, "COMBO", options={**options, **marker.extra}, folder=marker.key, also=marker.also)
     if isinstance(marker, FileIn):
         upload = {"image_upload": True} if marker.upload else {}
         return Port(
@@ -247,7 +253,7 @@ def _input_port(name: str, base: Any, marker: Any, parameter: inspect.Parameter,
             file_in=marker.folder,
             suffixes=marker.suffixes,
         )
-    return Port(name, _WIDGET_KINDS[type(marker)], required, {**options, **_widget_options(marker)})
+    return Port(name, _WIDGET_KINDS[type(marker)], options={**options, **_widget_options(marker)})
 
 
 def _widget_options(widget: Int | Float | Text | Bool) -> dict[str, Any]:
