@@ -16,7 +16,7 @@ Companion = TypeVar("Companion", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Ui:
-    """What an output node shows, `{"images": [{"filename", "subfolder", "type"}]}`, and its values if it has outputs."""
+    """What an output node shows, `{"images": [{"filename", "subfolder", "type"}]}`, and its values, if any."""
 
     ui: Mapping[str, Any]
     values: tuple[Any, ...] = ()
@@ -27,7 +27,8 @@ class NodeResult:
     """What a node gives back when plain values do not say it.
 
     values: one per output. expansion: a graph to run in the node's place, `{id: {"class_type", "inputs"}}`; then
-    `values` may hold links into it. ui: as in `Ui`. blocked: a message (or "") when what depends on the outputs must not run.
+    `values` may hold links into it. ui: as in `Ui`. blocked: a message (or "") when what depends on the outputs must
+    not run.
     """
 
     values: tuple[Any, ...] = ()

@@ -248,8 +248,7 @@ def _input_port(name: str, base: Any, marker: Any, parameter: inspect.Parameter,
         return Port(
             name,
             "COMBO",
-            required,
-            {**options, **upload, **marker.extra},
+            options={**options, **upload, **marker.extra},
             file_in=marker.folder,
             suffixes=marker.suffixes,
         )
