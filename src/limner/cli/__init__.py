@@ -1,1 +1,123 @@
-"""cli."""
+"""The command line: `limner serve | run | generate | inspect | models | doctor`. Each command is one file of this folder.
+
+A command is a typed function of the file's own name that yields lines. Its signature becomes its flags, its docstring
+its help; a parameter of type `Settings` takes every setting as a flag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from limner import __version__
+from limner.errors import LimnerError
+from limner.graph.schema import parse_docstring
+from limner.settings import Settings, add_flags, make_settings
+
+COMMANDS = ("serve", "run", "generate", "inspect", "models", "doctor")
+DEFAULT = "serve"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for a failure that was explained, 2 for wrong usage, 130 for ^C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] in (["--version"], ["-V"]):
+        print(f"limner {__version__}")
+        return 0
+    if given[:1] in (["--help"], ["-h"], ["help"]):
+        print(overview())
+        return 0
+    # ComfyUI is started with flags alone; so is this.
+    name = given.pop(0) if given and not given[0].startswith("-") else DEFAULT
+    if name not in COMMANDS:
+        print(f"limner: there is no command `{name}`.\n\n{overview()}", file=sys.stderr)
+        return 2
+    function = command(name)
+    parser = make_parser(name, function)
+    parsed = vars(parser.parse_args(given))
+    try:
+        result = function(**bind(function, parsed))
+        for line in result or ():
+            print(line, flush=True)
+    except LimnerError as error:
+        print(f"limner: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever reads the lines has had enough; what is left must not be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def command(name: str) -> Callable[..., Iterable[str] | None]:
+    """The function of a command, from the file of its name."""
+    found: Callable[..., Iterable[str] | None] = getattr(importlib.import_module(f"limner.cli.{name}"), name)
+    return found
+
+
+def overview() -> str:
+    """The commands, a line each."""
+    lines = ["usage: limner COMMAND …        `limner COMMAND --help` says more", ""]
+    for name in COMMANDS:
+        prose, _ = parse_docstring(command(name).__doc__)
+        lines.append(f"  {name:10} {prose.splitlines()[0]}")
+    return "\n".join(lines)
+
+
+def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
+    """The parser of a command: one argument a parameter, positional where there is no default."""
+    prose, about = parse_docstring(function.__doc__)
+    parser = argparse.ArgumentParser(f"limner {name}", description=prose, allow_abbrev=False)
+    hints = get_type_hints(function)
+    for parameter in inspect.signature(function).parameters.values():
+        hint = _plain(hints[parameter.name])
+        if hint is Settings:
+            add_flags(parser)
+            parser.add_argument("--config", type=Path, default=None, help="A limner.toml to read settings from.")
+            continue
+        flag = "--" + parameter.name.replace("_", "-")
+        text = about.get(parameter.name, "")
+        if parameter.default is inspect.Parameter.empty:
+            many = {"nargs": "+"} if get_origin(hint) is tuple else {}
+            parser.add_argument(parameter.name, type=_element(hint), help=text, **many)
+        elif hint is bool:
+            parser.add_argument(flag, action="store_true", help=text)
+        elif get_origin(hint) is tuple:
+            parser.add_argument(flag, type=_element(hint), action="append", default=None, help=text)
+        else:
+            parser.add_argument(flag, type=hint, default=parameter.default, help=text)
+    return parser
+
+
+def _plain(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(member for member in get_args(hint) if member is not type(None))
+    return hint
+
+
+def _element(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is tuple else hint
+
+
+def bind(function: Callable[..., Any], parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the call: the settings gathered into one value, the rest by name."""
+    hints = get_type_hints(function)
+    arguments: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        hint = _plain(hints[parameter.name])
+        if hint is Settings:
+            file = parsed["config"] or (Path("limner.toml") if Path("limner.toml").exists() else None)
+            arguments[parameter.name] = make_settings(parsed, os.environ, file)
+        elif get_origin(hint) is tuple:
+            arguments[parameter.name] = tuple(parsed[parameter.name] or ())
+        else:
+            arguments[parameter.name] = parsed[parameter.name]
+    return arguments
