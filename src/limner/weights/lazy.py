@@ -1,0 +1,46 @@
+"""A tensor that is still on disk: what it is, and how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor's dtype and shape, and a function that reads it.
+
+    `read` gives a view of the mapped file where it can, so it must not be written to; `release` tells the system that
+    the pages behind it are not needed for now. Derived tensors (`reshape`, `narrow`, `transpose`) stay lazy.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+    release: Callable[[], None] = lambda: None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes in its own dtype."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> LazyTensor:
+        """A tensor that is in memory already, seen as a lazy one."""
+        return cls(tensor.dtype, tuple(tensor.shape), lambda: tensor)
+
+    def reshape(self, *shape: int) -> LazyTensor:
+        """The same numbers in another shape."""
+        return replace(self, shape=shape, read=lambda: self.read().reshape(shape))
+
+    def narrow(self, start: int, length: int) -> LazyTensor:
+        """Rows start … start + length of the first axis."""
+        return replace(self, shape=(length, *self.shape[1:]), read=lambda: self.read().narrow(0, start, length))
+
+    def transpose(self) -> LazyTensor:
+        """A matrix, transposed."""
+        return replace(self, shape=self.shape[::-1], read=lambda: self.read().t())

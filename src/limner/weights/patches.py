@@ -1,0 +1,172 @@
+"""Changes of weights, as an immutable value: what a LoRA loader adds, and what is applied when a network is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limner.errors import BadInput
+from limner.weights.adapters import Adapter, AdapterTensors, match
+from limner.weights.adapters.plain import Difference, Replacement
+from limner.weights.header import CheckpointHeader
+
+_log = logging.getLogger(__name__)
+_unnamed = count()
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """One change of one weight.
+
+    key: the weight's name with its component before it, `diffusion_model.out.2.weight`. strength: of the change;
+    strength_model: of what it is added to. offset: (axis, start, length), the part of the weight that changes.
+    function: applied to the change of that part before it is written.
+    """
+
+    key: str
+    adapter: Adapter
+    strength: float = 1.0
+    strength_model: float = 1.0
+    offset: tuple[int, int, int] | None = None
+    function: Callable[[Tensor], Tensor] | None = None
+
+    def apply(self, weight: Tensor) -> Tensor:
+        """The changed weight; float32, the old one is not written to."""
+        if self.offset is not None:
+            whole = weight.clone()
+            part = whole.narrow(*self.offset)
+            part.copy_(self._apply(part.clone()))
+            return whole
+        return self._apply(weight)
+
+    def _apply(self, weight: Tensor) -> Tensor:
+        if self.strength_model != 1.0:
+            weight = weight * self.strength_model
+        if self.strength == 0.0:
+            return weight
+        changed = self.adapter.patched(weight, self.strength)
+        return changed if self.function is None else weight + self.function(changed - weight)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Patches in the order in which they are applied. Adding returns a new value."""
+
+    entries: tuple[Patch, ...] = ()
+
+    def __add__(self, other: Patches) -> Patches:
+        return Patches(self.entries + other.entries)
+
+    def __bool__(self) -> bool:
+        return bool(self.entries)
+
+    @cached_property
+    def by_key(self) -> Mapping[str, tuple[Patch, ...]]:
+        """The patches of each weight, in order."""
+        found: dict[str, tuple[Patch, ...]] = {}
+        for patch in self.entries:
+            found[patch.key] = (*found.get(patch.key, ()), patch)
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal for equal patches: a network loaded with the same digest need not be loaded again."""
+        if not self.entries:
+            return ""
+        digest = hashlib.sha256()
+        for patch in self.entries:
+            function = "" if patch.function is None else f"{patch.function!r}"
+            parts = (patch.key, patch.adapter.identity, patch.strength, patch.strength_model, patch.offset, function)
+            digest.update(repr(parts).encode())
+        return digest.hexdigest()[:32]
+
+    def key_digest(self, key: str) -> str:
+        """The digest of one weight's patches alone."""
+        return Patches(self.by_key.get(key, ())).digest
+
+    def apply(self, key: str, weight: Tensor) -> Tensor:
+        """The weight with all its patches, computed in float32; itself when it has none.
+
+        A patch whose shape does not fit is left out with a warning: the picture is then as without that part.
+        """
+        patches = self.by_key.get(key)
+        if not patches:
+            return weight
+        changed = weight.to(torch.float32)
+        for patch in patches:
+            try:
+                changed = patch.apply(changed)
+            except (ValueError, RuntimeError) as error:
+                _log.warning("A patch of %s does not fit and was left out: %s", key, error)
+        return changed
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What a LoRA file holds for a model: adapters by weight, and the names that belong to nothing in it."""
+
+    adapters: Mapping[Any, Adapter]
+    unused: tuple[str, ...]
+
+
+def read_adapters(header: CheckpointHeader, key_map: Mapping[str, Any]) -> AdapterFile:
+    """Match a LoRA file against the names that a model answers to.
+
+    key_map: LoRA name without suffix → weight key, or (key, offset[, function]) for a part of one.
+    """
+    taken: set[str] = set()
+    adapters: dict[Any, Adapter] = {}
+    for name, target in key_map.items():
+        found = match(AdapterTensors(header, name, taken))
+        for part, adapter in found.items():
+            if part == "weight":
+                adapters[target] = adapter
+            elif isinstance(target, str) and target.endswith(".weight"):
+                adapters[target.removesuffix("weight") + part] = adapter
+    return AdapterFile(adapters, tuple(name for name in header if name not in taken))
+
+
+def as_adapter(value: Any) -> Adapter:
+    """A patch value as packs give it: an adapter, a tensor in a tuple, or ("diff" | "set", (tensor, …)).
+
+    Raises BadInput for a kind that is not known.
+    """
+    if isinstance(value, Adapter):
+        return value
+    if isinstance(value, tuple | list) and len(value) == 1 and isinstance(value[0], Tensor):
+        return Difference(f"unnamed-{next(_unnamed)}", value[0])
+    if isinstance(value, tuple | list) and len(value) == 2:
+        kind, content = value
+        if kind == "diff":
+            return Difference(f"unnamed-{next(_unnamed)}", content[0])
+        if kind == "set":
+            return Replacement(f"unnamed-{next(_unnamed)}", content[0])
+        raise BadInput(f"A weight patch of kind {kind!r} is not known.", why="Known are diff, set and adapters.")
+    raise BadInput(f"A {type(value).__name__} is not a weight patch.", why="It must be an adapter or a (kind, value).")
+
+
+def make_patches(
+    patches: Mapping[Any, Any], strength: float, strength_model: float, keys: Collection[str]
+) -> tuple[Patches, list[Any]]:
+    """Patches for those targets whose weight is among `keys`, and these targets.
+
+    patches: weight key, or (key, offset[, function]) → a value of `as_adapter`.
+    """
+    entries, used = [], []
+    for target, value in patches.items():
+        key, offset, function = target, None, None
+        if not isinstance(target, str):
+            key, offset = target[0], target[1]
+            function = target[2] if len(target) > 2 else None
+        if key in keys:
+            used.append(target)
+            entries.append(Patch(key, as_adapter(value), strength, strength_model, offset, function))
+    return Patches(tuple(entries)), used
