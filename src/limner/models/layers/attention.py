@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, *, causal: bool = False
+) -> Tensor:
     """softmax(q kᵀ / √width) v, head by head.
 
     q, k, v: (batch, length, heads·width); k and v may be of another length than q.
@@ -15,6 +17,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None =
     causal:  each position sees itself and what is before it; not together with a mask.
     returns: (batch, length of q, heads·width).
     """
-    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
+    q, k, v = (part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     return out.transpose(1, 2).flatten(2)

@@ -116,8 +116,8 @@ class AttnBlock(nn.Module):
         h = self.norm(x)
         # (batch, 1 head, pixels, channels): a view when x is channels-last
         q, k, v = (conv(h).flatten(2).transpose(1, 2)[:, None] for conv in (self.q, self.k, self.v))
-        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.proj_out(h)
+        h = F.scaled_dot_product_attention(q, k, v)[:, 0]
+        return x + self.proj_out(h.transpose(1, 2).reshape(x.shape))
 
 
 class Downsample(nn.Module):
@@ -151,6 +151,7 @@ class Level(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
+        *,
         blocks: int,
         attention: bool,
         norm_groups: int,
@@ -198,10 +199,10 @@ class Encoder(nn.Module):
             Level(
                 widths[max(n - 1, 0)] if n else config.ch,
                 widths[n],
-                config.num_res_blocks,
-                n in config.attn_levels,
-                config.norm_groups,
-                Downsample if n != last else None,
+                blocks=config.num_res_blocks,
+                attention=n in config.attn_levels,
+                norm_groups=config.norm_groups,
+                resize=Downsample if n != last else None,
             )
             for n in range(last + 1)
         )
@@ -229,10 +230,10 @@ class Decoder(nn.Module):
             Level(
                 widths[min(n + 1, last)],
                 widths[n],
-                config.num_res_blocks + 1,
-                n in config.attn_levels,
-                config.norm_groups,
-                Upsample if n else None,
+                blocks=config.num_res_blocks + 1,
+                attention=n in config.attn_levels,
+                norm_groups=config.norm_groups,
+                resize=Upsample if n else None,
             )
             for n in range(last + 1)
         )
