@@ -1,0 +1,1 @@
+"""Text encoders: tokenizers, networks, and the weighting of prompts."""
