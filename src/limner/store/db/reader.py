@@ -1,0 +1,163 @@
+"""Reading jobs back: the queue at start, the history and its pages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, case, func, select, update
+
+from limner.store.db.tables import job_items, job_results, jobs
+from limner.store.records import JobRecord, JobSummary, Status
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Select
+
+    from limner.store.db.connect import Database
+
+_WHOLE = jobs.join(job_items, job_items.c.id == jobs.c.id).join(job_results, job_results.c.id == jobs.c.id)
+_ENTRY = select(jobs.c.prompt_id, job_items.c.item, job_results.c.outputs, job_results.c.status, job_results.c.meta)
+_DONE = jobs.c.finished.is_not(None)
+_ONE = (
+    _ENTRY.select_from(_WHOLE)
+    .where(_DONE & (jobs.c.prompt_id == bindparam("name")))
+    .order_by(jobs.c.finished.desc())
+    .limit(1)
+)
+_RECORD = _ONE.add_columns(jobs.c.status.label("state"), jobs.c.create_time, jobs.c.attempts)
+
+
+class Reader:
+    """Statements that read, each on a connection of its own (or in turns, where all threads share one)."""
+
+    def __init__(self, database: Database, turns: threading.Lock | None, capacity: int) -> None:
+        self._engine = database.engine
+        self._turns: contextlib.AbstractContextManager[Any] = turns or contextlib.nullcontext()
+        self._capacity = capacity
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with self._turns, self._engine.connect() as connection:
+            yield connection
+
+    def counters(self) -> tuple[int, int]:
+        """The highest row id and the highest place in the history; 0 where there are none."""
+        with self._connect() as connection:
+            row = connection.execute(select(func.max(jobs.c.id), func.max(jobs.c.finished))).one()
+        return row[0] or 0, row[1] or 0
+
+    def unfinished(self) -> list[tuple[int, JobRecord]]:
+        """Row ids and records of jobs that have not ended, in queue order."""
+        query = (
+            select(jobs.c.id, job_items.c.item, jobs.c.create_time, jobs.c.attempts)
+            .join(job_items, job_items.c.id == jobs.c.id)
+            .where(jobs.c.status.in_(("pending", "running")))
+        )
+        with self._connect() as connection:
+            rows = connection.execute(query).all()
+        found = [(row.id, _record(row)) for row in rows]
+        return sorted(found, key=lambda pair: (pair[1].number, pair[0]))
+
+    def recover(self, *, orderly: bool = False) -> None:
+        """Make running jobs pending; `orderly` when the process ends as it should, which is not the job's fault."""
+        attempts = jobs.c.attempts - 1 if orderly else jobs.c.attempts
+        with self._turns, self._engine.begin() as connection:
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.status == "running")
+                .values(status="pending", start_time=None, attempts=attempts)
+            )
+
+    def history_text(self, max_items: int | None, offset: int) -> str:
+        """The history as one JSON object, put together from the stored texts."""
+        query = _ENTRY.select_from(_WHOLE).where(_DONE)
+        with self._connect() as connection:
+            if offset < 0:
+                newest = self._capacity if max_items is None else max(0, min(max_items, self._capacity))
+                rows = connection.execute(query.order_by(jobs.c.finished.desc()).limit(newest)).all()[::-1]
+            else:
+                count = connection.scalar(select(func.count()).select_from(jobs).where(_DONE)) or 0
+                skipped = max(0, count - self._capacity) + offset
+                page = query.order_by(jobs.c.finished).offset(skipped)
+                page = page.limit(self._capacity if max_items is None else max(0, max_items))
+                rows = list(connection.execute(page))
+        return "{" + ",".join(f"{json.dumps(row.prompt_id)}:{_entry(row)}" for row in rows) + "}"
+
+    def entry_text(self, prompt_id: str) -> str | None:
+        """One history entry as JSON text."""
+        with self._connect() as connection:
+            row = connection.execute(_ONE, {"name": prompt_id}).one_or_none()
+        return None if row is None else _entry(row)
+
+    def record(self, prompt_id: str) -> JobRecord | None:
+        """One finished job."""
+        with self._connect() as connection:
+            row = connection.execute(_RECORD, {"name": prompt_id}).one_or_none()
+        if row is None:
+            return None
+        return _record(
+            row,
+            status=row.state,
+            outputs=json.loads(row.outputs),
+            meta=json.loads(row.meta),
+            status_json=json.loads(row.status),
+        )
+
+    def summaries(
+        self,
+        statuses: Sequence[Status],
+        workflow_id: str | None,
+        sort_by: str,
+        *,
+        descending: bool,
+        limit: int | None,
+        offset: int,
+    ) -> tuple[list[JobSummary], int]:
+        """A page of finished jobs and their whole number."""
+        wanted = _DONE & jobs.c.status.in_(statuses)
+        if workflow_id is not None:
+            wanted &= jobs.c.workflow_id == workflow_id
+        key: Any = jobs.c.create_time
+        if sort_by == "execution_duration":
+            both = jobs.c.start_time.is_not(None) & jobs.c.end_time.is_not(None)
+            key = case((both, jobs.c.end_time - jobs.c.start_time), else_=0)
+        page: Select[Any] = (
+            select(*jobs.c, job_results.c.outputs, job_results.c.status.label("status_json"))
+            .join(job_results, job_results.c.id == jobs.c.id)
+            .where(wanted)
+            .order_by(key.desc() if descending else key, jobs.c.finished)
+            .limit(self._capacity if limit is None else limit)
+            .offset(max(0, offset))
+        )
+        with self._connect() as connection:
+            total = connection.scalar(select(func.count()).select_from(jobs).where(wanted)) or 0
+            rows = connection.execute(page).all()
+        return [_summary(row) for row in rows], total
+
+
+def _entry(row: Any) -> str:
+    return f'{{"prompt":{row.item},"outputs":{row.outputs},"status":{row.status},"meta":{row.meta}}}'
+
+
+def _record(row: Any, **more: Any) -> JobRecord:
+    number, prompt_id, prompt, extra_data, outputs = json.loads(row.item)
+    return JobRecord(
+        prompt_id, number, prompt, extra_data, outputs, create_time=row.create_time, attempts=row.attempts, **more
+    )
+
+
+def _summary(row: Any) -> JobSummary:
+    return JobSummary(
+        row.prompt_id,
+        json.loads(row.number),
+        row.status,
+        row.workflow_id,
+        row.create_time,
+        row.start_time,
+        row.end_time,
+        json.loads(row.outputs),
+        json.loads(row.status_json),
+    )
