@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -55,8 +54,7 @@ class MappedFile:
     def lazy(self, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> LazyTensor:
         """The tensor at `offset`, not read yet."""
         nbytes = prod(shape) * dtype.itemsize
-        read: Callable[[], Tensor] = lambda: self.tensor(offset, dtype, shape)
-        return LazyTensor(dtype, shape, read, lambda: self.release(offset, nbytes))
+        return LazyTensor(dtype, shape, lambda: self.tensor(offset, dtype, shape), lambda: self.release(offset, nbytes))
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -41,7 +41,7 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, in, length) → (batch, out, length')."""
-        return self._conv_forward(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type]
+        return self._conv_forward(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type,no-any-return]
 
 
 class Conv2d(nn.Conv2d):
@@ -49,7 +49,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, in, height, width) → (batch, out, height', width')."""
-        return self._conv_forward(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type]
+        return self._conv_forward(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type,no-any-return]
 
 
 class GroupNorm(nn.GroupNorm):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from limner.weights.adapters.plain import Difference, Replacement
 from limner.weights.header import CheckpointHeader
 
 _log = logging.getLogger(__name__)
-_unnamed = count()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +101,16 @@ class Patches:
             return weight
         changed = weight.to(torch.float32)
         for patch in patches:
-            try:
-                changed = patch.apply(changed)
-            except (ValueError, RuntimeError) as error:
-                _log.warning("A patch of %s does not fit and was left out: %s", key, error)
+            changed = _apply_if_fits(patch, changed)
         return changed
+
+
+def _apply_if_fits(patch: Patch, weight: Tensor) -> Tensor:
+    try:
+        return patch.apply(weight)
+    except (ValueError, RuntimeError) as error:
+        _log.warning("A patch of %s does not fit and was left out: %s", patch.key, error)
+        return weight
 
 
 @dataclass(frozen=True)
@@ -142,13 +146,13 @@ def as_adapter(value: Any) -> Adapter:
     if isinstance(value, Adapter):
         return value
     if isinstance(value, tuple | list) and len(value) == 1 and isinstance(value[0], Tensor):
-        return Difference(f"unnamed-{next(_unnamed)}", value[0])
+        return Difference(uuid.uuid4().hex, value[0])
     if isinstance(value, tuple | list) and len(value) == 2:
         kind, content = value
         if kind == "diff":
-            return Difference(f"unnamed-{next(_unnamed)}", content[0])
+            return Difference(uuid.uuid4().hex, content[0])
         if kind == "set":
-            return Replacement(f"unnamed-{next(_unnamed)}", content[0])
+            return Replacement(uuid.uuid4().hex, content[0])
         raise BadInput(f"A weight patch of kind {kind!r} is not known.", why="Known are diff, set and adapters.")
     raise BadInput(f"A {type(value).__name__} is not a weight patch.", why="It must be an adapter or a (kind, value).")
 

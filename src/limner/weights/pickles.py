@@ -8,7 +8,7 @@ Both formats are read: the zip archive of torch ≥ 1.6 and the plain sequence o
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403  (only through the restricted unpickler below)
+import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
@@ -197,7 +197,7 @@ def _load(path: Path, data: io.BytesIO) -> tuple[Any, dict[str, _Storage]]:
         if opcode.name in ("INST", "EXT1", "EXT2", "EXT4"):
             raise _refused(path, str(argument))
         # A memo index is an allocation of that many pointers.
-        if opcode.name in ("LONG_BINPUT", "PUT") and int(argument) > limit:
+        if opcode.name in ("LONG_BINPUT", "PUT") and int(argument or 0) > limit:
             raise pickle.UnpicklingError(f"memo index {argument}")
     data.seek(start)
     unpickler = _Restricted(path, data)

@@ -1,6 +1,7 @@
 """The safetensors header, read with every bound checked before anything is allocated.
 
-Layout: 8 bytes little-endian length n; n bytes of JSON `{name: {dtype, shape, data_offsets}, "__metadata__": {}}`; data.
+Layout: 8 bytes little-endian length n; n bytes of JSON `{name: {dtype, shape, data_offsets}, "__metadata__": {}}`;
+then the data.
 Source: the safetensors format description (github.com/huggingface/safetensors).
 """
 

@@ -11,12 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from typing import Protocol
 
 from torch import Tensor
 
 from limner.weights.header import CheckpointHeader
 
 __all__ = ["Adapter", "AdapterTensors", "kinds", "match"]
+
+
+class AdapterKind(Protocol):
+    """What a module of this folder offers as `ADAPTER`."""
+
+    def match(self, tensors: AdapterTensors) -> dict[str, Adapter]:
+        """The adapters of one target by part, "weight" or "bias"; empty when the file has none of this kind."""
 
 
 class Adapter(ABC):
@@ -64,7 +72,7 @@ class AdapterTensors:
 
 
 @cache
-def kinds() -> Mapping[str, type]:
+def kinds() -> Mapping[str, AdapterKind]:
     """Every adapter kind of this folder by module name."""
     modules = (import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
     return {module.__name__.rpartition(".")[2]: module.ADAPTER for module in modules}

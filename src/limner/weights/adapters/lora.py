@@ -103,7 +103,8 @@ def _with_magnitude(changed: Tensor, weight: Tensor, magnitude: Tensor) -> Tenso
         length = weight.flatten(1).norm(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
     else:
         length = changed.transpose(0, 1).flatten(1).norm(dim=1).reshape(1, -1, *[1] * (weight.ndim - 2))
-    return changed * (magnitude.reshape(length.shape) / (length + torch.finfo(torch.float32).eps))
+    result: Tensor = changed * (magnitude.reshape(length.shape) / (length + torch.finfo(torch.float32).eps))
+    return result
 
 
 ADAPTER = LoRA

@@ -1,0 +1,120 @@
+"""A network whose weights are still in files: how to build it, where its tensors are, and what patches change them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from limner.errors import BadInput
+from limner.weights.lazy import LazyTensor
+from limner.weights.patches import Patches
+
+_FLOATS_OF_A_BYTE = frozenset(
+    getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu") if hasattr(torch, name)
+)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkSource:
+    """Builds and fills a network. Nothing is in memory until `load`, and the files are never written to.
+
+    build: makes the network; it is called where tensors have no storage. tensors: by the network's own names.
+    prefix: what patch keys have before these names. identity: equal for equal tensors.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    tensors: Mapping[str, LazyTensor]
+    identity: str
+    prefix: str = ""
+    patches: Patches = field(default_factory=Patches)
+
+    def with_patches(self, patches: Patches) -> NetworkSource:
+        """The same network with other patches."""
+        return replace(self, patches=patches)
+
+    @property
+    def patches_digest(self) -> str:
+        """Of all its patches."""
+        return self.patches.digest
+
+    def nbytes(self, dtype: torch.dtype | None) -> int:
+        """Bytes of all its tensors in `dtype`; None: as they are in the file."""
+        if dtype is None:
+            return sum(entry.nbytes for entry in self.tensors.values())
+        return sum(prod(entry.shape) for entry in self.tensors.values()) * dtype.itemsize
+
+    def load(self, device: torch.device, dtype: torch.dtype | None, channels_last: bool = False) -> nn.Module:
+        """The network with its patched weights on `device` in `dtype` (None: as in the file), for inference.
+
+        Tensors are converted one at a time and the file's pages are given back after each, so that no more than the
+        result and one tensor are in memory. A tensor that needs no change stays a view of the file.
+
+        Raises BadInput naming the tensors that the file lacks or has in another shape.
+        """
+        with torch.device("meta"):
+            network = self.build()
+        network.eval().requires_grad_(False)
+        self._check(network)
+        for name, entry in network.state_dict(keep_vars=True).items():
+            self._put(network, name, self._convert(name, device, dtype, channels_last), isinstance(entry, nn.Parameter))
+        for name, buffer in network.named_buffers():
+            if buffer.is_meta:
+                raise BadInput(f"{self.name}: the buffer {name} has no value.", why="It is not part of the file.")
+        return network
+
+    def update(self, network: nn.Module, loaded: Patches, device: torch.device, dtype: torch.dtype | None,
+               channels_last: bool = False) -> None:  # fmt: skip
+        """Turn a network that was loaded with the patches `loaded` into this one: only what differs is read again."""
+        for name in self.tensors:
+            key = self.prefix + name
+            if self.patches.key_digest(key) != loaded.key_digest(key):
+                self._put(network, name, self._convert(name, device, dtype, channels_last), True)
+
+    def patched(self, name: str) -> Tensor:
+        """One weight with its patches, in float32 when it has any, else as it is in the file."""
+        return self.patches.apply(self.prefix + name, self.tensors[name].read())
+
+    def _convert(self, name: str, device: torch.device, dtype: torch.dtype | None, channels_last: bool) -> Tensor:
+        entry = self.tensors[name]
+        original = entry.read()
+        value = self.patches.apply(self.prefix + name, original)
+        target = (dtype or original.dtype) if original.is_floating_point() else original.dtype
+        if target in _FLOATS_OF_A_BYTE and value.ndim < 2:
+            target = torch.float32  # norms and biases are too few to be worth eight bits
+        layout = torch.channels_last if channels_last and value.ndim == 4 else torch.contiguous_format
+        value = value.to(device, target).contiguous(memory_format=layout)
+        if value.device.type != "cpu" or value.data_ptr() != original.data_ptr():
+            entry.release()
+        return value
+
+    def _put(self, network: nn.Module, name: str, value: Tensor, parameter: bool) -> None:
+        owner, _, leaf = name.rpartition(".")
+        module = network.get_submodule(owner)
+        if parameter and value.is_floating_point():
+            setattr(module, leaf, nn.Parameter(value, requires_grad=False))
+        else:
+            setattr(module, leaf, value)
+
+    def _check(self, network: nn.Module) -> None:
+        wanted = {name: tuple(entry.shape) for name, entry in network.state_dict(keep_vars=True).items()}
+        missing = [name for name in wanted if name not in self.tensors]
+        if missing:
+            raise BadInput(
+                f"The {self.name} lacks {len(missing)} of {len(wanted)} tensors: {', '.join(missing[:4])}"
+                f"{' …' if len(missing) > 4 else ''}.",
+                why="The file is incomplete or of another layout.",
+                do="`limner inspect` says what the file holds; get a complete one.",
+            )
+        for name, shape in wanted.items():
+            found = self.tensors[name].shape
+            if found != shape:
+                raise BadInput(
+                    f"The {self.name} has {name} in the shape {list(found)} instead of {list(shape)}.",
+                    why="The file contradicts itself, or its `config` metadata is wrong.",
+                    do="`limner inspect` says what the file holds.",
+                )
