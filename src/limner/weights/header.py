@@ -124,7 +124,7 @@ def _refuse_lookalikes(path: Path, start: bytes) -> None:
             why="The repository was cloned without its large files.",
             do="Run `git lfs pull` in it, or download the file itself.",
         )
-    if start.lstrip()[:1] == b"<":
+    if start.lstrip()[:1] == b"<" and start[8:9] != b"{":  # 60 is also the length of a very short header
         raise BadInput(
             f"{path.name} is a web page, not a model.",
             why="The download saved a log-in or error page under the model's name.",
