@@ -1,4 +1,4 @@
-"""The command line: `limner serve | run | generate | inspect | models | doctor`. Each command is one file of this folder.
+"""The command line: `limner serve | run | generate | inspect | models | doctor`, each one file of this folder.
 
 A command is a typed function of the file's own name that yields lines. Its signature becomes its flags, its docstring
 its help; a parameter of type `Settings` takes every setting as a flag.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import inspect
 import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import Parameter, signature  # by name: a command of this folder is called `inspect`
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -26,7 +26,7 @@ DEFAULT = "serve"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 for a failure that was explained, 2 for wrong usage, 130 for ^C."""
+    """Run one command; returns the exit status: 0, 1 for an explained failure, 2 for wrong usage, 130 for ^C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] in (["--version"], ["-V"]):
         print(f"limner {__version__}")
@@ -77,7 +77,7 @@ def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentPar
     prose, about = parse_docstring(function.__doc__)
     parser = argparse.ArgumentParser(f"limner {name}", description=prose, allow_abbrev=False)
     hints = get_type_hints(function)
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in signature(function).parameters.values():
         hint = _plain(hints[parameter.name])
         if hint is Settings:
             add_flags(parser)
@@ -85,7 +85,7 @@ def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentPar
             continue
         flag = "--" + parameter.name.replace("_", "-")
         text = about.get(parameter.name, "")
-        if parameter.default is inspect.Parameter.empty:
+        if parameter.default is Parameter.empty:
             many = {"nargs": "+"} if get_origin(hint) is tuple else {}
             parser.add_argument(parameter.name, type=_element(hint), help=text, **many)
         elif hint is bool:
@@ -111,7 +111,7 @@ def bind(function: Callable[..., Any], parsed: Mapping[str, Any]) -> dict[str, A
     """The arguments of the call: the settings gathered into one value, the rest by name."""
     hints = get_type_hints(function)
     arguments: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in signature(function).parameters.values():
         hint = _plain(hints[parameter.name])
         if hint is Settings:
             file = parsed["config"] or (Path("limner.toml") if Path("limner.toml").exists() else None)

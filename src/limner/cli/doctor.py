@@ -1,0 +1,95 @@
+"""limner doctor: whether everything needed is there, and what to do where it is not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from limner import __version__
+from limner.errors import LimnerError
+from limner.settings import Settings
+
+if TYPE_CHECKING:
+    from limner.store import Store
+
+GIB = 1024**3
+LITTLE_DISK_GIB = 2
+
+
+def doctor(settings: Settings) -> Iterator[str]:
+    """Check what Limner needs and say what is wrong and what to do.
+
+    Devices and what they compute in, memory, folders, the front end, the vocabulary, the queue.
+    """
+    yield f"limner {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield from _libraries()
+    yield from _devices(settings)
+    yield from _front_end()
+    yield from _folders(settings)
+
+
+def _libraries() -> Iterator[str]:
+    installed = {found.name.lower(): found.version for found in importlib.metadata.distributions()}
+    for name in ("torch", "safetensors", "aiohttp", "sqlalchemy", "tokenizers", "torchsde"):
+        if name in installed:
+            yield f"  ok    {name} {installed[name]}"
+        else:
+            yield f"  WRONG {name} is not installed. Run `pip install limner` again in this environment ({sys.prefix})."
+
+
+def _devices(settings: Settings) -> Iterator[str]:
+    from limner.memory.devices import capabilities, compute_device, free_memory, total_memory
+
+    device = compute_device(settings)
+    able = capabilities(device)
+    dtype = "bfloat16" if able.bf16 else "float16" if able.fp16 else "float32"
+    free, total = free_memory(device) / GIB, total_memory(device) / GIB
+    yield f"  ok    computes on {device}, fastest in {dtype}, {free:.1f} of {total:.1f} GB free"
+    if device.type == "cpu":
+        yield f"  ok    {os.cpu_count()} CPU cores; no accelerator was found, so large models are slow"
+
+
+def _front_end() -> Iterator[str]:
+    spec = importlib.util.find_spec("comfyui_frontend_package")
+    if spec is None:
+        yield "  WRONG the web front end is missing. Run `pip install comfyui-frontend-package`."
+    else:
+        yield f"  ok    web front end {importlib.metadata.version('comfyui-frontend-package')}"
+    if importlib.util.find_spec("clip") is None:
+        yield "  WRONG the CLIP vocabulary is missing. Run `pip install --no-deps openai-clip==1.0.1`."
+
+
+def _folders(settings: Settings) -> Iterator[str]:
+    from limner.store import Store
+
+    try:
+        store = Store.open(settings, owned=False)
+    except LimnerError as error:
+        yield f"  WRONG {error}"
+        return
+    try:
+        yield from _places(store)
+    finally:
+        store.close()
+
+
+def _places(store: Store) -> Iterator[str]:
+    for kind in ("input", "output", "temp", "user"):
+        root = store.files.root(kind)
+        existing = next(place for place in (root, *root.parents) if place.exists())
+        free = shutil.disk_usage(existing).free / GIB
+        if not os.access(existing, os.W_OK):
+            yield f"  WRONG {kind}: {root} cannot be written. Choose another with --{kind}-directory."
+        elif free < LITTLE_DISK_GIB:
+            yield f"  WRONG {kind}: {root} has {free:.1f} GB of disk left."
+        else:
+            yield f"  ok    {kind}: {root}"
+    count = len(store.folders.list("checkpoints"))
+    roots = ", ".join(str(root) for root in store.folders.roots("checkpoints"))
+    yield f"  ok    {count} checkpoint{'s' * (count != 1)} in {roots}"
