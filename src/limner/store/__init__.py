@@ -1,1 +1,118 @@
-"""store."""
+"""What is kept: model folders, files, users, and the durable queue and history."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from limner.store.files import Files, SaveTarget
+from limner.store.folders import ModelFolders
+from limner.store.records import JobRecord, JobSummary
+from limner.store.users import AlreadyThere, Users
+
+if TYPE_CHECKING:
+    from limner.store.jobs import JobStore
+
+__all__ = ["AlreadyThere", "Files", "JobRecord", "JobSummary", "ModelFolders", "SaveTarget", "Store", "StoreSettings"]
+__all__ += ["Users"]
+
+
+class StoreSettings(Protocol):
+    """The settings that the store reads: the flags of these names. None means the default place."""
+
+    @property
+    def base_directory(self) -> str | None:
+        """The folder of models, input, output, temp, user and custom_nodes; the working directory by default."""
+
+    @property
+    def output_directory(self) -> str | None:
+        """Where results go."""
+
+    @property
+    def temp_directory(self) -> str | None:
+        """The parent of `temp`."""
+
+    @property
+    def input_directory(self) -> str | None:
+        """Where uploads go."""
+
+    @property
+    def user_directory(self) -> str | None:
+        """Where users' files and the database are."""
+
+    @property
+    def custom_nodes_directory(self) -> str | None:
+        """Folders of node packs, separated as in PATH."""
+
+    @property
+    def extra_model_paths_config(self) -> Sequence[str]:
+        """Model path files to read."""
+
+    @property
+    def multi_user(self) -> bool:
+        """Whether requests say which user asks."""
+
+    @property
+    def database_url(self) -> str | None:
+        """An SQLAlchemy URL; by default `limner.db` in the user folder."""
+
+    @property
+    def database_synchronous(self) -> str:
+        """`normal` or `full`: whether an accepted prompt also survives power loss."""
+
+    @property
+    def default_hashing_function(self) -> str:
+        """The hash that recognises files uploaded twice."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Everything that is kept on disk. `owned`: this process owns the queue and the temp folder."""
+
+    folders: ModelFolders
+    files: Files
+    users: Users
+    jobs: JobStore
+    owned: bool = True
+
+    @classmethod
+    def open(cls, settings: StoreSettings, *, owned: bool = True) -> Store:
+        """Open the folders and the database that the settings name; the temp folder is emptied.
+
+        owned: False for a short command beside a server that may be running: its queue is in memory, and the temp
+        folder is left as it is. Raises LimnerError when another process owns the database, and BadInput for settings
+        that cannot be used.
+        """
+        from limner.store.jobs import JobStore  # noqa: PLC0415 - SQLAlchemy is only for who opens a store
+
+        base = _place(settings.base_directory) or Path.cwd()
+        roots = {
+            "input": _place(settings.input_directory) or base / "input",
+            "output": _place(settings.output_directory) or base / "output",
+            "temp": (_place(settings.temp_directory) or base) / "temp",
+            "user": _place(settings.user_directory) or base / "user",
+        }
+        packs = [Path(part).absolute() for part in (settings.custom_nodes_directory or "").split(os.pathsep) if part]
+        configs = [Path(file).expanduser() for file in settings.extra_model_paths_config]
+        folders = ModelFolders.open(base, roots["output"], configs, packs)
+        files = Files(roots, settings.default_hashing_function)
+        url = "sqlite://"
+        if owned:
+            url = settings.database_url or f"sqlite:///{roots['user'] / 'limner.db'}"
+        jobs = JobStore.open(url, settings.database_synchronous)
+        if owned:
+            files.wipe_temp()
+        return cls(folders, files, Users(roots["user"], multi=settings.multi_user), jobs, owned)
+
+    def close(self) -> None:
+        """Write what is left, close the database and empty the temp folder."""
+        self.jobs.close()
+        if self.owned:
+            self.files.wipe_temp()
+
+
+def _place(given: str | os.PathLike[str] | None) -> Path | None:
+    return None if given is None else Path(given).expanduser().absolute()
