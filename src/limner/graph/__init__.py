@@ -1,5 +1,6 @@
 """Prompts as values: schemas, parsing, validation, planning, signatures, UI-workflow conversion. Free of torch."""
 
+from limner.graph.convert import MissingNodeTypes, convert_workflow, is_api_prompt, is_ui_workflow, unwrap
 from limner.graph.kinds import (
     AnyKind,
     Bool,
@@ -36,6 +37,7 @@ __all__ = [
     "Kind",
     "Latent",
     "Mask",
+    "MissingNodeTypes",
     "NodeFunction",
     "NodeResult",
     "Optional",
@@ -45,5 +47,9 @@ __all__ = [
     "Sigmas",
     "Text",
     "Ui",
+    "convert_workflow",
+    "is_api_prompt",
+    "is_ui_workflow",
     "node",
+    "unwrap",
 ]
