@@ -1,0 +1,158 @@
+"""Files: pictures in, and everything out of the input, output and temp folders."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from aiohttp.web import FileField, FileResponse, HTTPNotFound, Request, Response, StreamResponse
+
+from limner.errors import BadInput, Forbidden, NotFound
+from limner.server import pictures
+from limner.server.keys import STORE, Route
+from limner.server.replies import json_reply, parse_json
+from limner.store.files import SHARED_KINDS, split_annotation
+
+ACTIVE = frozenset(
+    (
+        *("text/html", "text/html-sandboxed", "application/xhtml+xml", "text/javascript", "text/css"),
+        *("text/xml", "application/xml", "application/javascript"),
+    )
+)
+"""Types that a browser could run with this server's rights; such files are sent as plain bytes."""
+SANDBOX = {"Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'"}
+"""For drawings (SVG), which must keep their type to be shown, and may hold scripts."""
+
+Form = Mapping[str, "str | bytes | bytearray | FileField"]
+
+
+async def view(request: Request) -> StreamResponse:
+    """A file, or a preview or one channel of a picture."""
+    query = request.query
+    path = locate(request, query.get("filename"), query.get("type", "output"), query.get("subfolder", ""))
+    channel = query.get("channel")
+    headers = {"Content-Disposition": disposition(path.name)}
+    if "preview" in query:
+        kind, _, tail = query["preview"].partition(";")
+        wanted = kind if kind in ("webp", "jpeg") and "a" not in (channel or "") else "webp"
+        digits = tail.rpartition(";")[2]
+        quality = min(int(digits), 100) if digits.isdecimal() and len(digits) < 4 else 90
+        body = await asyncio.to_thread(
+            lambda: pictures.preview(path.read_bytes(), wanted, quality, opaque=channel == "rgb")
+        )
+        return Response(body=body, content_type=f"image/{wanted}", headers=headers)
+    if channel in ("rgb", "a"):
+        body = await asyncio.to_thread(lambda: pictures.channel(path.read_bytes(), channel))
+        return Response(body=body, content_type="image/png", headers=headers)
+    headers["Content-Type"] = content_type(path.name)
+    if headers["Content-Type"] == "image/svg+xml":
+        headers.update(SANDBOX)
+    return FileResponse(path, headers=headers)
+
+
+def locate(request: Request, filename: str | None, kind: str, subfolder: str) -> Path:
+    """The file that a `/view` query names.
+
+    Raises HTTPNotFound when it is not there, BadInput for a name or folder kind that cannot be, Forbidden for a
+    sub-folder outside.
+    """
+    if filename is None:
+        raise HTTPNotFound
+    name, annotated = split_annotation(filename)
+    kind = annotated or kind
+    if not name or name.startswith("/") or ".." in name:
+        raise BadInput(f"{filename!r:.100} is not a file name.", do="Give folders in `subfolder`.")
+    check_kind(kind)
+    path = request.app[STORE].files.resolve(kind, subfolder, name.rpartition("/")[2])
+    if not path.is_file():
+        raise HTTPNotFound
+    return path
+
+
+def check_kind(kind: str) -> str:
+    """The kind of folder itself. Raises BadInput unless requests may reach folders of that kind."""
+    if kind not in SHARED_KINDS:
+        raise BadInput(f"There is no folder {kind!r:.40}.", do=f"Use one of {', '.join(SHARED_KINDS)}.")
+    return kind
+
+
+def content_type(name: str) -> str:
+    """The type a file is sent as; never one that could run in the page's place."""
+    guessed = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    plain = guessed.partition(";")[0]
+    return "application/octet-stream" if plain in ACTIVE else guessed
+
+
+def disposition(name: str) -> str:
+    """A `Content-Disposition` that names the file; with the name in UTF-8 too where it needs that."""
+    plain = name.encode("ascii", "replace").decode().translate({34: "'", 92: "_", 127: "_"})
+    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name)}"
+    return f'filename="{plain}"{extended}'
+
+
+async def upload_image(request: Request) -> Response:
+    """Keep an uploaded file, of any type."""
+    form = await request.post()
+    return await keep(request, form, uploaded(form).file.read())
+
+
+async def upload_mask(request: Request) -> Response:
+    """Keep a picture with another transparency: `original_ref` names the picture, the upload brings the mask."""
+    form = await request.post()
+    reference = form.get("original_ref")
+    if not isinstance(reference, str):
+        raise BadInput("`original_ref` is missing.", why="It names the picture that the mask belongs to.")
+    original = locate_original(request, reference)
+    mask = uploaded(form).file.read()
+    data = await asyncio.to_thread(lambda: pictures.with_mask(original.read_bytes(), mask))
+    return await keep(request, form, data)
+
+
+def locate_original(request: Request, reference: str) -> Path:
+    """The picture that the JSON of `original_ref` names."""
+    named = parse_json(reference.encode("utf-8", "replace"))
+    if not isinstance(named, dict) or not isinstance(named.get("filename"), str):
+        raise BadInput("`original_ref` names no file.", do='Send {"filename": …, "subfolder": …, "type": …}.')
+    name = named["filename"]
+    try:
+        return locate(request, name, str(named.get("type", "output")), str(named.get("subfolder") or ""))
+    except HTTPNotFound:
+        raise NotFound(f"There is no file {name!r:.100}.", why="`original_ref` names it.") from None
+
+
+def uploaded(form: Form) -> FileField:
+    """The file of an upload form. Raises BadInput when there is none."""
+    field = form.get("image")
+    if not isinstance(field, FileField) or not field.filename:
+        raise BadInput("There is no file in the form.", do="Send it as the field `image`, with a file name.")
+    return field
+
+
+async def keep(request: Request, form: Form, data: bytes) -> Response:
+    """Write an upload where its form says, and answer where it is now."""
+    kind = check_kind(_text(form, "type") or "input")
+    subfolder = _text(form, "subfolder")
+    overwrite = _text(form, "overwrite").lower() in ("true", "1")
+    # Some browsers send the path on the visitor's machine.
+    name = (uploaded(form).filename or "").replace("\\", "/").rpartition("/")[2]
+    files = request.app[STORE].files
+    try:
+        final = await asyncio.to_thread(files.save_upload, kind, subfolder.replace("\\", "/"), name, data, overwrite)
+    except Forbidden as error:
+        raise BadInput(error.what, error.why, error.do) from None
+    return json_reply({"name": final, "subfolder": subfolder, "type": kind})
+
+
+def _text(form: Form, key: str) -> str:
+    value = form.get(key, "")
+    return value if isinstance(value, str) else ""
+
+
+ROUTES = (
+    Route("GET", "/view", view),
+    Route("POST", "/upload/image", upload_image),
+    Route("POST", "/upload/mask", upload_mask),
+)

@@ -1,0 +1,41 @@
+"""History: list, one, delete."""
+
+from __future__ import annotations
+
+from aiohttp.web import Request, Response
+
+from limner.server.keys import ENGINE, Route
+from limner.server.replies import json_reply, read_object, text_list, whole_number
+
+
+async def show(request: Request) -> Response:
+    """Finished prompts in order of completion."""
+    offset = whole_number(request, "offset")
+    history = request.app[ENGINE].history
+    return json_reply(history.list(whole_number(request, "max_items"), -1 if offset is None else offset))
+
+
+async def one(request: Request) -> Response:
+    """One finished prompt, {} when it is unknown or not finished."""
+    prompt_id = request.match_info["prompt_id"]
+    entry = request.app[ENGINE].history.get(prompt_id)
+    return json_reply({} if entry is None else {prompt_id: entry})
+
+
+async def change(request: Request) -> Response:
+    """Forget everything (`clear`) or some (`delete`)."""
+    body = await read_object(request)
+    prompt_ids = text_list(body, "delete")
+    history = request.app[ENGINE].history
+    if body.get("clear"):
+        history.clear()
+    if prompt_ids:
+        history.delete(prompt_ids)
+    return Response()
+
+
+ROUTES = (
+    Route("GET", "/history", show),
+    Route("GET", "/history/{prompt_id}", one),
+    Route("POST", "/history", change),
+)

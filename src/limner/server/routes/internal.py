@@ -1,0 +1,56 @@
+"""What the front end's own panels ask: logs and folders."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp.web import Request, Response
+
+from limner.errors import BadInput
+from limner.server.keys import HUB, LOGS, STORE, Route
+from limner.server.logs import terminal_size
+from limner.server.replies import json_reply, read_object
+from limner.store.files import SHARED_KINDS
+
+
+async def logs(request: Request) -> Response:
+    """The log as one text."""
+    return json_reply(request.app[LOGS].text())
+
+
+async def raw_logs(request: Request) -> Response:
+    """The log's entries."""
+    return json_reply({"entries": request.app[LOGS].entries(), "size": terminal_size()})
+
+
+async def subscribe(request: Request) -> Response:
+    """Send a client new log lines over its socket, or stop that."""
+    body = await read_object(request)
+    client_id = body.get("clientId")
+    if not isinstance(client_id, str):
+        raise BadInput("`clientId` is missing.", do="Send the id that the socket was opened with.")
+    request.app[HUB].read_logs(client_id, enabled=bool(body.get("enabled")))
+    return Response()
+
+
+async def folder_paths(request: Request) -> Response:
+    """Where the model folders are on disk."""
+    folders = request.app[STORE].folders
+    return json_reply({key: [str(root) for root in folders.roots(key)] for key in folders.names()})
+
+
+async def files(request: Request) -> Response:
+    """Files at the top of the input, output or temp folder, newest first."""
+    kind = request.match_info["kind"]
+    if kind not in SHARED_KINDS:
+        return json_reply({"error": "Invalid directory type"}, 400)
+    return json_reply(await asyncio.to_thread(request.app[STORE].files.newest, kind))
+
+
+ROUTES = (
+    Route("GET", "/internal/logs", logs, mount="once"),
+    Route("GET", "/internal/logs/raw", raw_logs, mount="once"),
+    Route("PATCH", "/internal/logs/subscribe", subscribe, mount="once"),
+    Route("GET", "/internal/folder_paths", folder_paths, mount="once"),
+    Route("GET", "/internal/files/{kind}", files, mount="once"),
+)

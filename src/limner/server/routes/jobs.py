@@ -1,0 +1,96 @@
+"""Jobs: queue and history as one list, as the newer front ends ask for them."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from aiohttp.web import Request, Response
+
+from limner.errors import BadInput
+from limner.server.keys import ENGINE, Route
+from limner.server.replies import json_reply, read_json
+
+STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
+SORTS = ("created_at", "execution_duration")
+
+
+async def show(request: Request) -> Response:
+    """A page of jobs; see `Query` in the reference for what may be asked."""
+    query = request.query
+    asked = [part.strip().lower() for part in query.get("status", "").split(",") if part.strip()]
+    unknown = [status for status in asked if status not in STATUSES]
+    sort_by = query.get("sort_by", "created_at")
+    sort_order = query.get("sort_order", "desc")
+    if unknown:
+        valid = ", ".join(STATUSES)
+        return refuse(f"Invalid status value(s): {', '.join(unknown)}. Valid values: {valid}")
+    if sort_by not in SORTS:
+        return refuse("sort_by must be 'created_at' or 'execution_duration'")
+    if sort_order not in ("asc", "desc"):
+        return refuse("sort_order must be 'asc' or 'desc'")
+    try:
+        limit = _integer(query.get("limit"), "limit")
+        offset = max(0, _integer(query.get("offset"), "offset") or 0)
+    except BadInput as error:
+        return refuse(error.what)
+    if limit is not None and limit <= 0:
+        return refuse("limit must be a positive integer")
+    jobs, total = request.app[ENGINE].jobs.list(
+        asked or list(STATUSES), query.get("workflow_id"), sort_by, sort_order, limit, offset
+    )
+    page = {"offset": offset, "limit": limit, "total": total, "has_more": offset + len(jobs) < total}
+    return json_reply({"jobs": jobs, "pagination": page})
+
+
+def _integer(text: str | None, name: str) -> int | None:
+    try:
+        return None if text is None else int(text[:18])
+    except ValueError:
+        raise BadInput(f"{name} must be an integer") from None
+
+
+def refuse(text: str, **more: object) -> Response:
+    """The jobs API's form of an error."""
+    return json_reply({"error": text, **more}, 400)
+
+
+async def one(request: Request) -> Response:
+    """One job with everything known of it."""
+    job = request.app[ENGINE].jobs.get(request.match_info["job_id"])
+    return json_reply({"error": "Job not found"}, 404) if job is None else json_reply(job)
+
+
+async def cancel(request: Request) -> Response:
+    """Interrupt a running job or take a waiting one out; whether that did anything."""
+    return json_reply({"cancelled": request.app[ENGINE].jobs.cancel(request.match_info["job_id"])})
+
+
+async def cancel_many(request: Request) -> Response:
+    """Cancel several; whether any of them was still open."""
+    try:
+        body = await read_json(request)
+    except BadInput:
+        return refuse("Request body must be valid JSON")
+    job_ids = body.get("job_ids") if isinstance(body, dict) else None
+    if not isinstance(job_ids, list):
+        return refuse("job_ids must be a list")
+    invalid = [job_id for job_id in job_ids if not is_uuid(job_id)]
+    if invalid:
+        return refuse("job_ids contains invalid id(s)", invalid_ids=invalid)
+    return json_reply({"cancelled": request.app[ENGINE].jobs.cancel_many(job_ids)})
+
+
+def is_uuid(text: object) -> bool:
+    """Whether it is a UUID in lower case with hyphens."""
+    try:
+        return isinstance(text, str) and str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+ROUTES = (
+    Route("GET", "/jobs", show),
+    Route("POST", "/jobs/cancel", cancel_many),
+    Route("GET", "/jobs/{job_id}", one),
+    Route("POST", "/jobs/{job_id}/cancel", cancel),
+)

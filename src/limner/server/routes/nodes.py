@@ -1,0 +1,30 @@
+"""What nodes there are."""
+
+from __future__ import annotations
+
+from aiohttp.web import Request, Response
+
+from limner.server.keys import ENGINE, Route
+from limner.server.replies import json_reply
+
+
+async def all_kinds(request: Request) -> Response:
+    """Every node kind's description."""
+    return json_reply(request.app[ENGINE].object_info_bytes())
+
+
+async def one_kind(request: Request) -> Response:
+    """One node kind's description, {} when it is unknown."""
+    return json_reply(request.app[ENGINE].object_info(request.match_info["kind"]))
+
+
+async def replacements(_: Request) -> Response:
+    """Kinds that stand in for others: none."""
+    return json_reply({})
+
+
+ROUTES = (
+    Route("GET", "/object_info", all_kinds),
+    Route("GET", "/object_info/{kind}", one_kind),
+    Route("GET", "/node_replacements", replacements),
+)

@@ -1,0 +1,61 @@
+"""Prompts in: submit, interrupt, and memory back."""
+
+from __future__ import annotations
+
+from aiohttp.web import Request, Response, StreamResponse
+
+from limner.engine import PromptRejected
+from limner.errors import BadInput
+from limner.server.keys import ENGINE, Route
+from limner.server.replies import json_reply, parse_json, read_object
+
+
+async def remaining(request: Request) -> Response:
+    """How many prompts wait or run."""
+    return json_reply({"exec_info": {"queue_remaining": request.app[ENGINE].queue.remaining()}})
+
+
+async def submit(request: Request) -> StreamResponse:
+    """Take a prompt in: answered once it is kept for good."""
+    try:
+        body = await read_object(request)
+        accepted = await request.app[ENGINE].submit(body)
+    except PromptRejected as rejected:
+        return json_reply({"error": rejected.error, "node_errors": rejected.node_errors}, 400)
+    except BadInput as error:
+        return json_reply({"error": invalid_prompt(error), "node_errors": {}}, 400)
+    answer = {"prompt_id": accepted.prompt_id, "number": accepted.number, "node_errors": accepted.node_errors}
+    return json_reply(answer)
+
+
+def invalid_prompt(error: BadInput) -> dict[str, object]:
+    """The protocol's form of a body that holds no prompt at all."""
+    details = " ".join(part for part in (error.why, error.do) if part)
+    return {"type": "invalid_prompt", "message": error.what, "details": details, "extra_info": {}}
+
+
+async def interrupt(request: Request) -> Response:
+    """Interrupt the running prompt; with `prompt_id`, only if it is that one. A body that is no JSON counts as {}."""
+    try:
+        body = parse_json(await request.read())
+    except BadInput:
+        body = {}
+    prompt_id = body.get("prompt_id") if isinstance(body, dict) else None
+    request.app[ENGINE].interrupt(None if prompt_id is None else str(prompt_id))
+    return Response()
+
+
+async def free(request: Request) -> Response:
+    """Unload models, and drop cached results too, once the running prompt is over."""
+    body = await read_object(request)
+    free_memory = bool(body.get("free_memory", False))
+    request.app[ENGINE].free(bool(body.get("unload_models", free_memory)), free_memory)
+    return Response()
+
+
+ROUTES = (
+    Route("GET", "/prompt", remaining),
+    Route("POST", "/prompt", submit),
+    Route("POST", "/interrupt", interrupt),
+    Route("POST", "/free", free),
+)

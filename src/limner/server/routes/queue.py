@@ -1,0 +1,32 @@
+"""The queue: what runs, what waits; taking out."""
+
+from __future__ import annotations
+
+from aiohttp.web import Request, Response
+
+from limner.server.keys import ENGINE, Route
+from limner.server.replies import json_reply, read_object, text_list
+
+
+async def show(request: Request) -> Response:
+    """What runs and what waits."""
+    queue = request.app[ENGINE].queue
+    return json_reply({"queue_running": queue.running(), "queue_pending": queue.pending()})
+
+
+async def change(request: Request) -> Response:
+    """Take everything out that waits (`clear`), or some (`delete`). What runs goes on."""
+    body = await read_object(request)
+    prompt_ids = text_list(body, "delete")
+    queue = request.app[ENGINE].queue
+    if body.get("clear"):
+        queue.clear()
+    if prompt_ids:
+        queue.delete(prompt_ids)
+    return Response()
+
+
+ROUTES = (
+    Route("GET", "/queue", show),
+    Route("POST", "/queue", change),
+)

@@ -1,0 +1,78 @@
+"""The machine and the server themselves."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from importlib import metadata
+from typing import Any
+
+import psutil
+from aiohttp.web import Request, Response
+
+from limner.server.features import features
+from limner.server.frontend import FrontEnd, installed_version
+from limner.server.keys import DEVICES, FRONT_END, SETTINGS, Route
+from limner.server.replies import json_reply
+
+API_VERSION = "0.3.69"
+"""The ComfyUI release whose API is spoken; clients compare it, so it is told in place of our own version."""
+
+
+async def stats(request: Request) -> Response:
+    """System and devices. Read without torch, so that it is there at once."""
+    return json_reply({"system": system(), "devices": request.app[DEVICES]()})
+
+
+def system() -> dict[str, Any]:
+    """The machine's side of `/system_stats`; memory in bytes."""
+    memory = psutil.virtual_memory()
+    wanted = wanted_versions("limner", ("comfyui-frontend-package", "comfyui-workflow-templates"))
+    return {
+        "os": os.name if platform.system() != "Darwin" else "darwin",
+        "ram_total": memory.total,
+        "ram_free": memory.available,
+        "comfyui_version": API_VERSION,
+        "limner_version": installed_version("limner"),
+        "required_frontend_version": wanted.get("comfyui-frontend-package"),
+        "installed_templates_version": installed_version("comfyui-workflow-templates"),
+        "required_templates_version": wanted.get("comfyui-workflow-templates"),
+        "python_version": sys.version,
+        "pytorch_version": installed_version("torch"),
+        "embedded_python": "embed" in sys.executable,
+        "argv": sys.argv,
+    }
+
+
+def wanted_versions(distribution: str, names: tuple[str, ...]) -> dict[str, str]:
+    """The least version that a distribution asks of each of these dependencies, where it says one."""
+    try:
+        required = metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        return {}
+    found = {}
+    for line in required:
+        match = re.match(r"([A-Za-z0-9._-]+)\s*[><=~]=\s*([0-9.]+)", line)
+        if match and match[1] in names:
+            found[match[1]] = match[2]
+    return found
+
+
+async def tell_features(request: Request) -> Response:
+    """What the server can do."""
+    return json_reply(features(request.app[SETTINGS]))
+
+
+async def extensions(request: Request) -> Response:
+    """Addresses of the scripts that extend the front end."""
+    front_end: FrontEnd = request.app[FRONT_END]
+    return json_reply(front_end.extensions())
+
+
+ROUTES = (
+    Route("GET", "/system_stats", stats),
+    Route("GET", "/features", tell_features),
+    Route("GET", "/extensions", extensions),
+)

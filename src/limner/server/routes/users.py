@@ -1,0 +1,185 @@
+"""Users, their settings and their files."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp.web import FileResponse, HTTPUnauthorized, Request, Response, StreamResponse
+
+from limner.errors import BadInput, Forbidden, NotFound
+from limner.server.keys import STORE, Route
+from limner.server.replies import flag, json_reply, read_json, read_object, text_reply
+from limner.store import AlreadyThere, Users
+
+STYLE = "user.css"
+
+
+def who(request: Request) -> tuple[Users, str]:
+    """The users, and which of them asks (header `comfy-user`). Raises Forbidden for an unknown one."""
+    users = request.app[STORE].users
+    return users, users.user(request.headers.get("comfy-user"))
+
+
+async def describe(request: Request) -> Response:
+    """Who there is."""
+    return json_reply(request.app[STORE].users.describe())
+
+
+async def add(request: Request) -> Response:
+    """Make a user; answers the id."""
+    body = await read_object(request)
+    try:
+        return json_reply(request.app[STORE].users.add(body.get("username", "")))
+    except BadInput as error:
+        return json_reply({"error": str(error)}, 400)
+
+
+# Settings
+
+
+def settings_of(request: Request) -> tuple[Users, str]:
+    """As `who`, but an unknown user is told so with 401."""
+    try:
+        return who(request)
+    except Forbidden as error:
+        raise HTTPUnauthorized(text=str(error)) from None
+
+
+async def all_settings(request: Request) -> Response:
+    """A user's settings."""
+    users, user = settings_of(request)
+    return json_reply(users.settings(user))
+
+
+async def one_setting(request: Request) -> Response:
+    """One setting, null when it was never set."""
+    users, user = settings_of(request)
+    return json_reply(users.settings(user).get(request.match_info["id"]))
+
+
+async def merge_settings(request: Request) -> Response:
+    """Set several."""
+    users, user = settings_of(request)
+    await asyncio.to_thread(users.update_settings, user, await read_object(request))
+    return Response()
+
+
+async def set_one(request: Request) -> Response:
+    """Set one to any JSON value."""
+    users, user = settings_of(request)
+    await asyncio.to_thread(users.update_settings, user, {request.match_info["id"]: await read_json(request)})
+    return Response()
+
+
+# Files
+
+
+def named(request: Request, key: str = "file") -> str:
+    """A file name from the path. Some clients encode its slashes twice."""
+    name = request.match_info[key]
+    return unquote(name) if "%" in name else name
+
+
+async def list_files(request: Request) -> Response:
+    """Files of one of the user's folders."""
+    users, user = who(request)
+    folder = request.query.get("dir", "")
+    if not folder:
+        return text_reply("Directory not provided", 400)
+    recurse, full_info, split = (flag(request, key) for key in ("recurse", "full_info", "split"))
+    try:
+        found = await asyncio.to_thread(
+            lambda: users.list(user, folder, recurse=recurse, full_info=full_info, split=split)
+        )
+    except Forbidden:
+        return text_reply("Invalid directory", 403)
+    except NotFound:
+        return text_reply("Directory not found", 404)
+    return json_reply(found)
+
+
+async def tree(request: Request) -> Response:
+    """Folders and files below one of the user's folders."""
+    users, user = who(request)
+    try:
+        return json_reply(await asyncio.to_thread(users.tree, user, unquote(request.query.get("path", ""))))
+    except NotFound as error:
+        return text_reply(str(error), 404)
+    except Forbidden:
+        return text_reply("Invalid directory", 403)
+
+
+async def read(request: Request) -> StreamResponse:
+    """A user's file."""
+    users, user = who(request)
+    name = named(request)
+    if name == STYLE:
+        return _style(users, user)
+    return FileResponse(users.file(user, name))
+
+
+async def style(request: Request) -> StreamResponse:
+    """The user's own style sheet."""
+    return _style(*who(request))
+
+
+def _style(users: Users, user: str) -> StreamResponse:
+    # The page always asks for it, so that none is an empty one: a 404 would be reported as a fault in every browser.
+    path = users.path(user, STYLE)
+    return FileResponse(path) if path.is_file() else Response(content_type="text/css", text="")
+
+
+async def write(request: Request) -> Response:
+    """Keep the body as a user's file."""
+    users, user = who(request)
+    name, data, overwrite = named(request), await request.read(), _overwrite(request)
+    return await _changed(request, users, user, lambda: users.write(user, name, data, overwrite))
+
+
+async def delete(request: Request) -> Response:
+    """Delete a user's file."""
+    users, user = who(request)
+    await asyncio.to_thread(users.delete, user, named(request))
+    return Response(status=204)
+
+
+async def move(request: Request) -> Response:
+    """Rename a user's file."""
+    users, user = who(request)
+    source, target, overwrite = named(request), named(request, "target"), _overwrite(request)
+    return await _changed(request, users, user, lambda: users.move(user, source, target, overwrite))
+
+
+def _overwrite(request: Request) -> bool:
+    return request.query.get("overwrite", "true").lower() != "false"
+
+
+async def _changed(request: Request, users: Users, user: str, change: Any) -> Response:
+    """Do it, and answer the file's name, or with `full_info` what is known of it."""
+    try:
+        path: Path = await asyncio.to_thread(change)
+    except AlreadyThere:
+        return text_reply("File already exists", 409)
+    except OSError as error:
+        raise BadInput("The file cannot be written.", why=f"{error.strerror}.") from error
+    return json_reply(users.info(user, path) if flag(request, "full_info") else users.relative(user, path))
+
+
+ROUTES = (
+    Route("GET", "/users", describe),
+    Route("POST", "/users", add),
+    Route("GET", "/settings", all_settings),
+    Route("POST", "/settings", merge_settings),
+    Route("GET", "/settings/{id}", one_setting),
+    Route("POST", "/settings/{id}", set_one),
+    Route("GET", "/user.css", style),
+    Route("GET", "/userdata", list_files),
+    Route("GET", "/v2/userdata", tree),
+    Route("GET", "/userdata/{file}", read),
+    Route("POST", "/userdata/{file}", write),
+    Route("DELETE", "/userdata/{file}", delete),
+    Route("POST", "/userdata/{file}/move/{target}", move),
+)

@@ -1,0 +1,54 @@
+"""Events as frames: text frames `{"type", "data"}`, and binary ones for previews."""
+
+from __future__ import annotations
+
+from struct import pack
+from typing import Any
+
+from limner.engine.events import (
+    Event,
+    ExecutionInterrupted,
+    Preview,
+    Progress,
+    ProgressState,
+    StatusChanged,
+)
+from limner.server.outbox import Message, binary_frame, text_frame
+from limner.server.replies import dumps
+
+__all__ = ["FOR_ALL", "Preview", "Progress", "encode", "preview_plain", "preview_with_metadata", "text"]
+
+FOR_ALL = (StatusChanged, Progress, ProgressState, Preview, ExecutionInterrupted)
+"""Events that everyone hears when their prompt names no client; the others are then heard by nobody."""
+
+PREVIEW_IMAGE = 1
+PREVIEW_IMAGE_WITH_METADATA = 4
+FORMATS = {"image/jpeg": 1, "image/png": 2}
+
+
+def text(kind: str, data: Any) -> Message:
+    """The text frame of a message."""
+    return Message(text_frame(dumps({"type": kind, "data": data})))
+
+
+def encode(event: Event) -> Message:
+    """The text frame of an event. States of progress are superseded by newer ones; nothing else is."""
+    frame = text_frame(dumps({"type": event.type, "data": event.data()}))
+    if isinstance(event, ProgressState):
+        return Message(frame, (event.type, event.prompt_id))
+    if isinstance(event, Progress):
+        return Message(frame, (event.type, event.prompt_id, event.node))
+    return Message(frame)
+
+
+def preview_plain(event: Preview) -> Message:
+    """The frame for any client: event id 1, the picture's format, the picture."""
+    head = pack("!II", PREVIEW_IMAGE, FORMATS[event.image_type])
+    return Message(binary_frame(head + event.image), (event.type, event.prompt_id, event.node))
+
+
+def preview_with_metadata(event: Preview) -> Message:
+    """The frame for clients that read metadata: event id 4, the length of the JSON, the JSON, the picture."""
+    about = dumps(event.data())
+    head = pack("!II", PREVIEW_IMAGE_WITH_METADATA, len(about))
+    return Message(binary_frame(head + about + event.image), (event.type, event.prompt_id, event.node))
