@@ -1,0 +1,105 @@
+"""Which family a checkpoint belongs to: a pure function of its header."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+
+from limner.errors import BadInput
+from limner.models.convert import is_diffusers_unet, unet_from_diffusers
+from limner.models.family import Family
+from limner.weights.header import CheckpointHeader
+
+PREFIXES = ("model.diffusion_model.", "model.model.", "net.")
+
+
+@dataclass(frozen=True)
+class Match:
+    """A family, where its diffusion model is in the file, and that part of the header under the reference's names."""
+
+    family: Family
+    prefix: str
+    diffusion: CheckpointHeader
+
+
+@dataclass(frozen=True)
+class Near:
+    """How close a family came."""
+
+    family: str
+    found: int
+    wanted: int
+    missing: tuple[str, ...]
+
+
+@cache
+def families() -> Mapping[str, Family]:
+    """Every family by name: the modules of this folder that have a `FAMILY`."""
+    package = import_module("limner.models")
+    found: dict[str, Family] = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        family = getattr(import_module(f"limner.models.{module.name}"), "FAMILY", None)
+        if isinstance(family, Family):
+            found[family.name] = family
+    return found
+
+
+def diffusion_prefix(header: CheckpointHeader) -> str:
+    """What the names of the diffusion model begin with in this file; "" when it is the whole file."""
+    counts = Counter(next((prefix for prefix in PREFIXES if name.startswith(prefix)), None) for name in header)
+    counts.pop(None, None)
+    if counts:
+        prefix, number = counts.most_common(1)[0]
+        if prefix is not None and number > 5:
+            return prefix
+    return "model." if sum(name.startswith("model.") for name in header) > 5 else ""
+
+
+def detect(header: CheckpointHeader) -> Match:
+    """The family of a checkpoint or of a bare diffusion model, in the reference's or diffusers' layout.
+
+    Raises BadInput that names the nearest family when none matches.
+    """
+    prefix = diffusion_prefix(header)
+    diffusion = header.select(prefix)
+    if is_diffusers_unet(diffusion.tensors):
+        diffusion = unet_from_diffusers(diffusion)
+    matching = [family for family in families().values() if all(mark.test(diffusion) for mark in family.marks)]
+    if not matching:
+        raise unknown_family(header, nearest(diffusion))
+    matching.sort(key=lambda family: -len(family.marks))
+    return Match(matching[0], prefix, diffusion)
+
+
+def nearest(diffusion: CheckpointHeader) -> Sequence[Near]:
+    """All families, the closest first."""
+    found = []
+    for family in families().values():
+        missing = tuple(mark.name for mark in family.marks if not mark.test(diffusion))
+        found.append(Near(family.title, len(family.marks) - len(missing), len(family.marks), missing))
+    return sorted(found, key=lambda near: len(near.missing))
+
+
+def unknown_family(header: CheckpointHeader, near: Sequence[Near]) -> BadInput:
+    """No family claims this file: say what was seen and what to do."""
+    best = near[0]
+    return BadInput(
+        f"{header.path.name}: {len(header)} tensors, but no known diffusion model.",
+        why=f"Closest is {best.family} ({best.found} of {best.wanted} marks; lacking: {', '.join(best.missing[:3])}).",
+        do=_what_it_may_be(header),
+    )
+
+
+def _what_it_may_be(header: CheckpointHeader) -> str:
+    names = list(header)
+    if any("lora_" in name or ".lora" in name for name in names):
+        return "It is a LoRA: load it with Load LoRA."
+    if any(name.startswith(("text_model.", "encoder.block.")) for name in names):
+        return "It is a text encoder: load it with Load CLIP."
+    if any(name.startswith(("decoder.", "encoder.down", "taesd_decoder.")) for name in names):
+        return "It is a VAE: load it with Load VAE."
+    return "If the model is new, open an issue with the output of `limner inspect --strip`."

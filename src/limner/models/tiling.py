@@ -1,0 +1,91 @@
+"""Large pictures piece by piece: overlapping tiles whose edges fade into each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import torch
+from torch import Tensor
+
+
+def tiled_scale(
+    x: Tensor,
+    function: Callable[[Tensor], Tensor],
+    tile: tuple[int, ...],
+    *,
+    overlap: int,
+    scale: float,
+    out_channels: int,
+) -> Tensor:
+    """`function` applied tile by tile, one picture at a time.
+
+    x: (B, C, …spatial). tile: largest extent of each spatial axis. overlap: of neighbours, in cells of x. scale: how
+    much larger the result of `function` is each way. Returns (B, out_channels, …spatial · scale) in float32.
+    """
+    spatial = x.shape[2:]
+    size = tuple(round(extent * scale) for extent in spatial)
+    results = x.new_zeros((len(x), out_channels, *size), dtype=torch.float32)
+    for row in range(len(x)):
+        picture = x[row : row + 1]
+        if all(extent <= limit for extent, limit in zip(spatial, tile, strict=True)):
+            results[row : row + 1] = function(picture)
+            continue
+        total = results.new_zeros((1, 1, *size))
+        for corner in product(*(_positions(n, limit, overlap) for n, limit in zip(spatial, tile, strict=True))):
+            part, where = picture, list[slice]()
+            for axis, (start, limit) in enumerate(zip(corner, tile, strict=True), 2):
+                length = min(limit, spatial[axis - 2] - start)
+                part = part.narrow(axis, start, length)
+                where.append(slice(round(start * scale), 0))
+            done = function(part).float()
+            where = [slice(one.start, one.start + n) for one, n in zip(where, done.shape[2:], strict=True)]
+            weight = _faded(done, round(overlap * scale))
+            place = (slice(None), slice(None), *where)
+            results[row : row + 1][place] += done * weight
+            total[place] += weight
+        results[row : row + 1] /= total
+    return results
+
+
+def _positions(extent: int, tile: int, overlap: int) -> Iterator[int]:
+    """Where tiles start on one axis; the last may be shorter than a tile."""
+    if extent <= tile:
+        yield 0
+        return
+    for start in range(0, extent - overlap, tile - overlap):
+        yield max(0, min(extent - overlap, start))
+
+
+def _faded(part: Tensor, feather: int) -> Tensor:
+    """One in the middle, rising from 1/feather at every edge: (1, 1, …spatial)."""
+    weight = part.new_ones((1, 1, *part.shape[2:]))
+    for axis in range(2, part.ndim):
+        length = part.shape[axis]
+        if feather >= length:
+            continue
+        ramp = part.new_ones(length)
+        for step in range(feather):
+            ramp[step] *= (step + 1) / feather
+            ramp[length - 1 - step] *= (step + 1) / feather
+        weight = weight * ramp.view(*[1] * axis, -1, *[1] * (part.ndim - axis - 1))
+    return weight
+
+
+def three_passes(
+    x: Tensor,
+    function: Callable[[Tensor], Tensor],
+    tile_x: int,
+    tile_y: int,
+    *,
+    overlap: int,
+    scale: float,
+    out_channels: int,
+) -> Tensor:
+    """The mean of three tilings, wide, tall and square, so that no seam is in the same place twice."""
+    total: Tensor | None = None
+    for height, width in ((tile_y * 2, tile_x // 2), (tile_y // 2, tile_x * 2), (tile_y, tile_x)):
+        done = tiled_scale(x, function, (height, width), overlap=overlap, scale=scale, out_channels=out_channels)
+        total = done if total is None else total.add_(done)
+    assert total is not None  # noqa: S101 - the tuple above is not empty
+    return total.div_(3)
