@@ -222,9 +222,7 @@ async def test_a_burst_of_additions_shares_commits(tmp_path, monkeypatch):
     with jobs(tmp_path) as store:
         groups = []
         commit = store._writer._commit
-        monkeypatch.setattr(
-            store._writer, "_commit", lambda c, changes: (groups.append(len(changes)), commit(c, changes))
-        )
+        monkeypatch.setattr(store._writer, "_commit", lambda changes: (groups.append(len(changes)), commit(changes)))
         await asyncio.gather(*(_added(store, f"{i}") for i in range(200)))
     assert sum(groups) == 200
     assert len(groups) < 50
@@ -261,9 +259,9 @@ def _hold(store):
     """Make the writer wait before its next commit until the returned event is set."""
     gate, commit = threading.Event(), store._writer._commit
 
-    def gated(connection, changes):
+    def gated(changes):
         gate.wait(5)
-        commit(connection, changes)
+        commit(changes)
 
     store._writer._commit = gated
     return gate
@@ -293,21 +291,38 @@ def test_a_second_process_on_the_same_file_is_refused(tmp_path):
     jobs(tmp_path).close()
 
 
-@pytest.mark.parametrize("damage", [b"no database at all " * 50, None])
-def test_a_damaged_file_is_moved_aside_and_a_new_one_made(tmp_path, caplog, damage):
+@pytest.mark.parametrize("checked", [0, 1 << 30])
+@pytest.mark.parametrize("damage", ["no database", "pages", "cut"])
+def test_a_damaged_file_is_moved_aside_and_a_new_one_made(tmp_path, caplog, monkeypatch, damage, checked):
+    monkeypatch.setattr("limner.store.db.connect.CHECKED_BYTES", checked)
     path = tmp_path / "jobs.db"
     with jobs(tmp_path) as store:
-        for i in range(50):
+        for i in range(500):
             store.add(record(f"{i}"))
-    if damage is None:
-        whole = path.read_bytes()
-        damage = whole[:4096] + bytes(reversed(whole[4096:12288])) + whole[12288:]
-    path.write_bytes(damage)
+    whole = path.read_bytes()
+    broken = {
+        "no database": b"no database at all " * 500,
+        "pages": whole[:4096] + bytes(reversed(whole[4096:])),
+        "cut": whole[:20_000],
+    }[damage]
+    path.write_bytes(broken)
     with caplog.at_level(logging.ERROR), jobs(tmp_path) as store:
         assert store.load_unfinished() == []
         store.add(record("new")).wait()
-    (aside,) = (found for found in tmp_path.glob("*.damaged-*") if found.read_bytes() == damage)
+    (aside,) = (found for found in tmp_path.glob("*.damaged-*") if found.read_bytes() == broken)
     assert str(aside) in caplog.text
+
+
+def test_damage_that_shows_later_is_told_by_name(tmp_path):
+    with jobs(tmp_path) as store:
+        store.add(record("a")).wait()
+        store._database.engine.dispose()
+        path = tmp_path / "jobs.db"
+        for file in (path, tmp_path / "jobs.db-wal"):
+            if file.exists():
+                file.write_bytes(b"x" * file.stat().st_size)
+        with pytest.raises(LimnerError, match="job database cannot be read"):
+            store.get("a")
 
 
 def test_a_full_disk_is_not_taken_for_damage():

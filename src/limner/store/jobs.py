@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from limner.errors import BadInput
 from limner.store.db import statements as sql
 from limner.store.db.connect import Database, open_database
@@ -55,13 +57,24 @@ class JobStore:
     @classmethod
     def open(cls, url: str, synchronous: str = "normal", capacity: int = CAPACITY) -> JobStore:
         """Open the database at an SQLAlchemy URL; see `open_database` for what can go wrong."""
-        return cls(open_database(url, synchronous), capacity)
+        database = open_database(url, synchronous)
+        try:
+            return cls(database, capacity)
+        except BaseException:
+            database.close()
+            raise
 
     def close(self) -> None:
         """Write what was asked for; a job still running is pending again, and that is no failed attempt of it."""
         self._writer.close()
-        self._reader.recover(orderly=True)
-        self._database.close()
+        try:
+            self._reader.recover(orderly=True)
+        except SQLAlchemyError as error:
+            log.warning(
+                "The running job could not be marked as waiting (%s); it will be when the store is opened.", error
+            )
+        finally:
+            self._database.close()
 
     def __enter__(self) -> JobStore:
         return self
@@ -109,7 +122,7 @@ class JobStore:
     def start(self, prompt_id: str) -> Commit:
         """The job runs now. Should the process die before `finish`, it is pending again, one attempt richer."""
         with self._lock:
-            row_id = self._first(prompt_id)
+            row_id = None if prompt_id in self._running else self._first(prompt_id)
             if row_id is None:
                 return self._writer.put(Change())
             self._running[prompt_id] = row_id

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, case, func, select, update
+from sqlalchemy.exc import DatabaseError
 
+from limner.errors import LimnerError
 from limner.store.db.tables import job_items, job_results, jobs
 from limner.store.records import JobRecord, JobSummary, Status
 
@@ -40,8 +42,15 @@ class Reader:
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[Connection]:
-        with self._turns, self._engine.connect() as connection:
-            yield connection
+        try:
+            with self._turns, self._engine.connect() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise LimnerError(
+                "The job database cannot be read.",
+                why=str(error.orig),
+                do="If it is damaged, move it away and restart; a new one is made.",
+            ) from error
 
     def counters(self) -> tuple[int, int]:
         """The highest row id and the highest place in the history; 0 where there are none."""

@@ -17,7 +17,7 @@ from limner.errors import LimnerError
 from limner.store.db.statements import ORDER
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Executable
+    from sqlalchemy import Executable
 
     from limner.store.db.connect import Database
 
@@ -133,11 +133,10 @@ class Writer:
 
     def _run(self) -> None:
         more = True
-        with self._database.engine.connect() as connection:
-            while more:
-                batch, more = self._take()
-                if batch or self._backlog:
-                    self._write(connection, batch)
+        while more:
+            batch, more = self._take()
+            if batch or self._backlog:
+                self._write(batch)
 
     def _take(self) -> tuple[list[Change], bool]:
         """Everything that waits, at least one change; and whether the store stays open."""
@@ -151,24 +150,24 @@ class Writer:
             return batch, True
         return batch, False
 
-    def _write(self, connection: Connection, batch: list[Change]) -> None:
+    def _write(self, batch: list[Change]) -> None:
         older, self._backlog = self._backlog, []
         try:
-            self._commit(connection, older + batch)
+            self._commit(older + batch)
             Commit.settle(change.commit for change in batch)
         except Exception as error:
             if not isinstance(error, SQLAlchemyError):
                 log.exception("A group of changes to the job database failed; trying them one by one.")
             for change in older:
-                self._write_alone(connection, change)
+                self._write_alone(change)
             for change in batch:
-                Commit.settle([change.commit], self._write_alone(connection, change))
+                Commit.settle([change.commit], self._write_alone(change))
         self._settled += len(batch)
 
-    def _write_alone(self, connection: Connection, change: Change) -> LimnerError | None:
+    def _write_alone(self, change: Change) -> LimnerError | None:
         """Write one change; one that cannot be undone is kept for later when its failure may pass."""
         try:
-            self._commit(connection, [change])
+            self._commit([change])
         except Exception as error:
             reason = getattr(error, "orig", None) or error
             passing = isinstance(error, OperationalError)
@@ -187,14 +186,14 @@ class Writer:
             )
         return None
 
-    def _commit(self, connection: Connection, changes: list[Change]) -> None:
+    def _commit(self, changes: list[Change]) -> None:
         gathered: defaultdict[Executable, list[Mapping[str, Any]]] = defaultdict(list)
         for change in changes:
             for statement, row in change.rows:
                 gathered[statement].append(row)
         if not gathered:
             return
-        with self._turns, connection.begin():
+        with self._turns, self._database.engine.begin() as connection:
             for statement in ORDER:
                 if rows := gathered.get(statement):
                     connection.execute(statement, rows)
