@@ -10,10 +10,14 @@ from typing import NamedTuple
 from limner.errors import BadInput
 from limner.memory import MemoryManager
 from limner.models.autoencoder import VAE, Autoencoder
-from limner.models.convert import vae_from_diffusers
+from limner.models.clip import CLIP, TextEncoder
+from limner.models.convert import clip_text, vae_from_diffusers
 from limner.models.detect import Match, detect
 from limner.models.metadata import overrides
 from limner.models.model import Model
+from limner.models.text.clip import CLIPText, CLIPTextConfig
+from limner.models.text.encode import EncodeSettings
+from limner.models.text.tokenizer import ClipTokenizer, installed_vocabulary, parse_tokenizer, read_vocabulary
 from limner.models.vae.kl import AutoencoderKL, KLConfig
 from limner.sampling.model_sampling import make_sampling
 from limner.weights import CheckpointHeader, NetworkSource
@@ -25,13 +29,33 @@ class Checkpoint(NamedTuple):
     """What a checkpoint holds. `clip` None: it has no text encoder. A missing VAE says so when it is used."""
 
     model: Model
-    clip: None
+    clip: CLIP | None
     vae: VAE
 
 
 def read_header(path: str | Path, memory: MemoryManager) -> CheckpointHeader:
     """The header of a file, mapped unless the settings forbid it."""
     return CheckpointHeader.read(path, use_mmap=not memory.settings.disable_mmap)
+
+
+def load_checkpoint(path: str | Path, memory: MemoryManager, embeddings: Sequence[Path] = ()) -> Checkpoint:
+    """All that a checkpoint holds. embeddings: folders of textual inversions, for its text encoder.
+
+    Raises BadInput when no family matches or a part contradicts itself.
+    """
+    header = read_header(path, memory)
+    match = detect(header)
+    clip = None
+    for spec in match.family.text_encoders:
+        for prefix in spec.prefixes:
+            part = clip_text(header.select(prefix))
+            if clip is None and _is_clip(part):
+                clip = _clip(header, part, spec.name, memory, embeddings)
+    vae = None
+    for prefix in match.family.vae_prefixes:
+        part = header.select(prefix)
+        vae = _vae(header, part, memory) if vae is None and len(part) else vae
+    return Checkpoint(_model(header, match, memory), clip, vae or VAE(None, None, memory, header.path.name))
 
 
 def load_diffusion_model(path: str | Path, memory: MemoryManager) -> Model:
@@ -48,6 +72,57 @@ def _model(header: CheckpointHeader, match: Match, memory: MemoryManager) -> Mod
     )
     prediction = family.prediction(match.diffusion, header)
     return Model(family, config, source, make_sampling(prediction.kind, **prediction.settings), memory)
+
+
+def load_clip(
+    paths: Sequence[str | Path],
+    type: str,  # noqa: A002 - the node's name for it
+    memory: MemoryManager,
+    embeddings: Sequence[Path] = (),
+) -> CLIP:
+    """The text encoder of a file. type: which family it is for, by the loader node's word.
+
+    Raises BadInput for files that are no CLIP-L, the only text encoder known so far.
+    """
+    if len(paths) != 1:
+        raise BadInput(f"{len(paths)} text encoders together are not supported.", why="Known is CLIP-L alone.")
+    header = read_header(paths[0], memory)
+    for prefix in ("", "cond_stage_model.", "text_encoder.", "clip_l.", "text_encoders.clip_l."):
+        part = clip_text(header.select(prefix))
+        if _is_clip(part):
+            return _clip(header, part, "clip_l", memory, embeddings)
+    raise BadInput(
+        f"{header.path.name} is no text encoder that is known here.",
+        why=f"It was asked for as {type}; known is CLIP-L, whose layers are named text_model.encoder.layers.0 ….",
+        do="`limner inspect` says what the file is.",
+    )
+
+
+def _is_clip(part: CheckpointHeader) -> bool:
+    """Whether it is a CLIP-L; H and G have more than 22 layers."""
+    layer = "text_model.encoder.layers.{}.layer_norm1.weight"
+    return layer.format(0) in part and layer.format(22) not in part
+
+
+def _clip(
+    header: CheckpointHeader, part: CheckpointHeader, name: str, memory: MemoryManager, embeddings: Sequence[Path]
+) -> CLIP:
+    said = overrides(header, name)
+    config = CLIPTextConfig.from_state(part.shapes(), said)
+    start, end = int(said.get("bos_token_id", 49406)), int(said.get("eos_token_id", 49407))
+    settings = EncodeSettings(start=start, end=end, pad=int(said.get("pad_token_id", end)))
+    text = header.metadata.get("tokenizer_json")
+
+    def make_tokenizer() -> ClipTokenizer:
+        bpe = read_vocabulary(installed_vocabulary()) if text is None else parse_tokenizer(text, header.path.name)
+        longest = config.max_position_embeddings
+        return ClipTokenizer(bpe, settings.start, settings.end, settings.pad, max_length=longest)
+
+    encoder = TextEncoder(name.removeprefix("clip_"), name, make_tokenizer, settings)
+    source = NetworkSource(
+        "text encoder", partial(CLIPText, config), part.tensors, header.identity, f"{name}.transformer."
+    )
+    return CLIP(encoder, source, memory, embeddings)
 
 
 def load_vae(path: str | Path, memory: MemoryManager) -> VAE:
@@ -72,8 +147,8 @@ def _vae(header: CheckpointHeader, part: CheckpointHeader, memory: MemoryManager
         downscale=config.downscale,
         encode=lambda network, pictures: network.encode(pictures),  # type: ignore[operator]
         decode=lambda network, latent: network.decode(latent),  # type: ignore[operator]
-        encode_bytes_per_pixel=1767,
-        decode_bytes_per_pixel=2178,
+        encode_bytes_per_pixel=700,
+        decode_bytes_per_pixel=1100,
         colours=config.in_channels,
     )
     source = NetworkSource("VAE", partial(AutoencoderKL, config), part.tensors, header.identity, "first_stage_model.")

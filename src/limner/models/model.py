@@ -9,9 +9,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,23 +28,10 @@ from limner.weights.adapters import Adapter
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True, eq=False)
-class OtherWeight(Adapter):
-    """Another model's weight, added: what merging of models is made of."""
-
-    identity: str
-    source: NetworkSource
-    name: str
-
-    def patched(self, weight: Tensor, strength: float) -> Tensor:
-        """weight + strength · the other's patched weight."""
-        return weight + strength * self.source.patched(self.name).to(weight.device, torch.float32)
-
-
 class Model:
     """A diffusion model: `apply_model` predicts the clean latent; everything else is about what changes that.
 
-    options (also `model_options`): hooks, by the names that packs know. patches: weight changes, immutable.
+    model_options: hooks, by the names that packs know. patches: weight changes, immutable.
     object_patches: things put in the place of `model_sampling` or of modules of the network.
     """
 
@@ -56,7 +42,7 @@ class Model:
         self.config = config
         self.source = source
         self.memory = memory
-        self.options: ModelOptions = {"transformer_options": {}}
+        self.model_options: ModelOptions = {"transformer_options": {}}
         self.object_patches: dict[str, Any] = {}
         self.attachments: dict[str, Any] = {}
         self._sampling = sampling
@@ -66,13 +52,9 @@ class Model:
     # -- what it is -----------------------------------------------------------------------------------------------
 
     @property
-    def model_options(self) -> ModelOptions:
-        """The options, by the name that packs use."""
-        return self.options
-
-    @model_options.setter
-    def model_options(self, options: ModelOptions) -> None:
-        self.options = options
+    def options(self) -> dict[str, Any]:
+        """The hooks: `model_options` itself, as sampling reads it."""
+        return cast(dict[str, Any], self.model_options)
 
     @property
     def sampling(self) -> ModelSampling:
@@ -114,6 +96,10 @@ class Model:
         area = shape[0] * prod(shape[2:])
         return int(area * self.model_dtype().itemsize * 0.01 * self.family.memory_factor * MIB)
 
+    def free_memory(self) -> int:
+        """Bytes free on its device."""
+        return self.memory.available()
+
     def model_state_dict(self, filter_prefix: str | None = None) -> dict[str, Tensor]:
         """Its weights without patches, under the names that patches use; views of the file."""
         names = ((self.source.prefix + name, entry) for name, entry in self.source.tensors.items())
@@ -124,7 +110,7 @@ class Model:
     def clone(self) -> Model:
         """A model that can be changed without changing this one; the weights are shared."""
         other = Model(self.family, self.config, self.source, self._sampling, self.memory)
-        other.options = copied(self.options)
+        other.model_options = copied(self.model_options)
         other.object_patches = dict(self.object_patches)
         other.attachments = dict(self.attachments)
         other._compute_dtype = self._compute_dtype
@@ -148,14 +134,8 @@ class Model:
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, Adapter]:
         """Its patched weights as patches for another model: `other.add_patches(these, ratio, 1 - ratio)` merges."""
-        return {
-            self.source.prefix + name: OtherWeight(self._weight_identity(name), self.source, name)
-            for name in self.source.tensors
-            if (self.source.prefix + name).startswith(filter_prefix or "")
-        }
-
-    def _weight_identity(self, name: str) -> str:
-        return f"{self.source.identity}/{name}/{self.source.patches.key_digest(self.source.prefix + name)}"
+        own = self.source.as_patches()
+        return {key: patch for key, patch in own.items() if key.startswith(filter_prefix or "")}
 
     def add_object_patch(self, name: str, obj: Any) -> None:
         """Put `obj` in the place of `model_sampling`, `latent_format` or a module `diffusion_model.…`."""
@@ -182,49 +162,49 @@ class Model:
     def set_model_sampler_cfg_function(self, function: Hook, disable_cfg1_optimization: bool = False) -> None:
         """Replace the guidance formula: args dict → residual; the older form takes (cond, uncond, scale)."""
         if len(inspect.signature(function).parameters) == 3:
-            self.options["sampler_cfg_function"] = lambda args: function(
+            self.model_options["sampler_cfg_function"] = lambda args: function(
                 args["cond"], args["uncond"], args["cond_scale"]
             )
         else:
-            self.options["sampler_cfg_function"] = function
+            self.model_options["sampler_cfg_function"] = function
         self._keep_uncond(disable_cfg1_optimization)
 
     def set_model_sampler_post_cfg_function(self, function: Hook, disable_cfg1_optimization: bool = False) -> None:
         """Add a function of the guided prediction: args dict → tensor."""
-        self.options.setdefault("sampler_post_cfg_function", []).append(function)
+        self.model_options.setdefault("sampler_post_cfg_function", []).append(function)
         self._keep_uncond(disable_cfg1_optimization)
 
     def set_model_sampler_pre_cfg_function(self, function: Hook, disable_cfg1_optimization: bool = False) -> None:
         """Add a function of the predictions before guidance: args dict → list."""
-        self.options.setdefault("sampler_pre_cfg_function", []).append(function)
+        self.model_options.setdefault("sampler_pre_cfg_function", []).append(function)
         self._keep_uncond(disable_cfg1_optimization)
 
     def _keep_uncond(self, wanted: bool) -> None:
         if wanted:
-            self.options["disable_cfg1_optimization"] = True
+            self.model_options["disable_cfg1_optimization"] = True
 
     def set_model_sampler_calc_cond_batch_function(self, function: Hook) -> None:
         """Replace the evaluation of all conditions: args dict → list of predictions."""
-        self.options["sampler_calc_cond_batch_function"] = function
+        self.model_options["sampler_calc_cond_batch_function"] = function
 
     def set_model_unet_function_wrapper(self, function: Hook) -> None:
         """Wrap each call of the network: (apply_model, args dict) → tensor."""
-        self.options["model_function_wrapper"] = function
+        self.model_options["model_function_wrapper"] = function
 
     def set_model_denoise_mask_function(self, function: Hook) -> None:
         """Change the inpaint mask at each step: (sigma, mask, extra_options) → mask."""
-        self.options["denoise_mask_function"] = function
+        self.model_options["denoise_mask_function"] = function
 
     def set_model_patch(self, patch: Hook, name: str) -> None:
         """Add a hook at a named point of the network."""
-        self.options["transformer_options"].setdefault("patches", {}).setdefault(name, []).append(patch)
+        self.model_options["transformer_options"].setdefault("patches", {}).setdefault(name, []).append(patch)
 
     def set_model_patch_replace(
         self, patch: Hook, name: str, block_name: str, number: int, transformer_index: int | None = None
     ) -> None:
         """Replace an attention or block at a place of the network."""
         place = (block_name, number) if transformer_index is None else (block_name, number, transformer_index)
-        self.options["transformer_options"].setdefault("patches_replace", {}).setdefault(name, {})[place] = patch
+        self.model_options["transformer_options"].setdefault("patches_replace", {}).setdefault(name, {})[place] = patch
 
     def set_model_attn1_patch(self, patch: Hook) -> None:
         """Before self-attention: (q, k, v, extra_options) → q, k, v."""
@@ -286,7 +266,7 @@ class Model:
         self, scale_x: float, shift_x: float, scale_y: float, shift_y: float, scale_t: float, shift_t: float, **_: Any
     ) -> None:
         """Scale and shift rotary positions."""
-        self.options["transformer_options"]["rope_options"] = {
+        self.model_options["transformer_options"]["rope_options"] = {
             "scale_x": scale_x, "shift_x": shift_x, "scale_y": scale_y, "shift_y": shift_y,
             "scale_t": scale_t, "shift_t": shift_t,
         }  # fmt: skip

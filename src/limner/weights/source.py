@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.errors import BadInput
+from limner.weights.adapters import Adapter
 from limner.weights.lazy import LazyTensor
 from limner.weights.patches import Patches
 
@@ -79,6 +80,15 @@ class NetworkSource:
         """One weight with its patches, in float32 when it has any, else as it is in the file."""
         return self.patches.apply(self.prefix + name, self.tensors[name].read())
 
+    def as_patches(self) -> dict[str, Adapter]:
+        """Its patched weights as patches of another network, by patch key: what merging of models is made of."""
+        return {
+            self.prefix + name: OtherWeight(
+                f"{self.identity}/{name}/{self.patches.key_digest(self.prefix + name)}", self, name
+            )
+            for name in self.tensors
+        }
+
     def _convert(self, name: str, device: torch.device, dtype: torch.dtype | None, channels_last: bool) -> Tensor:
         entry = self.tensors[name]
         original = entry.read()
@@ -118,3 +128,16 @@ class NetworkSource:
                     why="The file contradicts itself, or its `config` metadata is wrong.",
                     do="`limner inspect` says what the file holds.",
                 )
+
+
+@dataclass(frozen=True, eq=False)
+class OtherWeight(Adapter):
+    """Another network's patched weight, added."""
+
+    identity: str
+    source: NetworkSource
+    name: str
+
+    def patched(self, weight: Tensor, strength: float) -> Tensor:
+        """weight + strength · the other's."""
+        return weight + strength * self.source.patched(self.name).to(weight.device, torch.float32)
