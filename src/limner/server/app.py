@@ -47,7 +47,6 @@ def make_app(
     app[DEVICES] = devices or (lambda: describe_devices(settings))
     app[FRONT_END] = frontend.find_front_end(settings.front_end_root)
     app[HUB] = hub = Hub(engine, app[LOGS], features(settings), on_first_client)
-    frontend.add_file_types()
     mount(app)
 
     async def start(_: web.Application) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from aiohttp import web
 
 from limner.errors import BadInput, Forbidden
 from limner.server.keys import FRONT_END
+from limner.server.replies import file_type
 from limner.store.paths import resolve_inside
 
 PACKAGE = "comfyui_frontend_package"
@@ -107,10 +107,4 @@ async def send_below(root: Path | None, path: str) -> web.StreamResponse:
         there = False
     if not there:
         raise web.HTTPNotFound
-    return web.FileResponse(found)
-
-
-def add_file_types() -> None:
-    """Types that the platform's table may lack or have wrong: a module script must come as JavaScript."""
-    mimetypes.add_type("application/javascript; charset=utf-8", ".js")
-    mimetypes.add_type("image/webp", ".webp")
+    return web.FileResponse(found, headers={"Content-Type": file_type(found.name)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import mimetypes
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -12,6 +13,8 @@ from aiohttp import web
 from limner.errors import BadInput, Forbidden, LimnerError, NotFound
 
 JSON_TYPE = "application/json"
+SURE_TYPES = {"js": "application/javascript; charset=utf-8", "webp": "image/webp"}
+"""Types that a machine's own table may lack or have wrong: a browser runs a module only if it comes as JavaScript."""
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str).encode
 
 
@@ -43,6 +46,12 @@ def json_reply(value: Any, status: int = 200) -> web.Response:
 def text_reply(text: str, status: int = 200) -> web.Response:
     """A plain text reply."""
     return web.Response(text=text, status=status)
+
+
+def file_type(name: str) -> str:
+    """The type to send a file of this name as."""
+    sure = SURE_TYPES.get(name.rpartition(".")[2].lower())
+    return sure or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def status_of(error: LimnerError) -> int:

@@ -8,12 +8,13 @@ A browser lets any page on the web send requests to a server on the same machine
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from limner.errors import Forbidden
 
+HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(:(?P<port>[0-9]{1,5}))?")
 OPEN_UP = "Start with --enable-cors-header ORIGIN to let pages of another origin in."
 
 
@@ -81,14 +82,11 @@ def is_loopback(name: str) -> bool:
 
 def split_host(host: str) -> tuple[str, int | None] | None:
     """Name and port of a `Host` header, the name in lower case without brackets; None when it is not one."""
-    try:
-        parts = urlsplit("//" + host)
-        name, port = parts.hostname, parts.port
-    except ValueError:
+    found = HOST.fullmatch(host)
+    if found is None:
         return None
-    if not name or parts.netloc != host or "@" in host or parts.path or parts.query or parts.fragment:
-        return None
-    return name.rstrip("."), port
+    port = int(found["port"]) if found["port"] else None
+    return (found["name"].strip("[]").rstrip(".").lower(), port) if port is None or port < 65536 else None
 
 
 def same_origin(origin: str, asked: tuple[str, int | None]) -> bool:

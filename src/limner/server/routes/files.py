@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -13,7 +12,7 @@ from aiohttp.web import FileField, FileResponse, HTTPNotFound, Request, Response
 from limner.errors import BadInput, Forbidden, NotFound
 from limner.server import pictures
 from limner.server.keys import STORE, Route
-from limner.server.replies import json_reply, parse_json
+from limner.server.replies import file_type, json_reply, parse_json
 from limner.store.files import SHARED_KINDS, split_annotation
 
 ACTIVE = frozenset(
@@ -81,9 +80,8 @@ def check_kind(kind: str) -> str:
 
 def content_type(name: str) -> str:
     """The type a file is sent as; never one that could run in the page's place."""
-    guessed = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    plain = guessed.partition(";")[0]
-    return "application/octet-stream" if plain in ACTIVE else guessed
+    guessed = file_type(name)
+    return "application/octet-stream" if guessed.partition(";")[0] in ACTIVE else guessed
 
 
 def disposition(name: str) -> str:
@@ -95,13 +93,13 @@ def disposition(name: str) -> str:
 
 async def upload_image(request: Request) -> Response:
     """Keep an uploaded file, of any type."""
-    form = await request.post()
+    form = await read_form(request)
     return await keep(request, form, uploaded(form).file.read())
 
 
 async def upload_mask(request: Request) -> Response:
     """Keep a picture with another transparency: `original_ref` names the picture, the upload brings the mask."""
-    form = await request.post()
+    form = await read_form(request)
     reference = form.get("original_ref")
     if not isinstance(reference, str):
         raise BadInput("`original_ref` is missing.", why="It names the picture that the mask belongs to.")
@@ -109,6 +107,16 @@ async def upload_mask(request: Request) -> Response:
     mask = uploaded(form).file.read()
     data = await asyncio.to_thread(lambda: pictures.with_mask(original.read_bytes(), mask))
     return await keep(request, form, data)
+
+
+async def read_form(request: Request) -> Form:
+    """The request's form. Raises BadInput when it is none, or a broken one."""
+    try:
+        return await request.post()
+    except (ValueError, AssertionError, LookupError, RuntimeError) as error:
+        raise BadInput(
+            "The request holds no form that can be read.", why=f"{error}.", do="Send multipart form data."
+        ) from error
 
 
 def locate_original(request: Request, reference: str) -> Path:
