@@ -1,6 +1,7 @@
 """Prompts as values: schemas, parsing, validation, planning, signatures, UI-workflow conversion. Free of torch."""
 
 from limner.graph.convert import MissingNodeTypes, convert_workflow, is_api_prompt, is_ui_workflow, unwrap
+from limner.graph.describe import describe
 from limner.graph.kinds import (
     AnyKind,
     Bool,
@@ -20,8 +21,12 @@ from limner.graph.kinds import (
     Text,
 )
 from limner.graph.node import NodeFunction, NodeResult, Ui, node
+from limner.graph.plan import Plan, Schedule, plan
+from limner.graph.prompt import Link, NodeCall, Prompt, PromptError, nearest, normalised, parse
+from limner.graph.registry import FileLookup, NoFiles, Registry, SchemaTable, collect
 from limner.graph.run import Run
 from limner.graph.schema import Port, Schema
+from limner.graph.validate import Validation, kinds_match, validate
 
 __all__ = [
     "AnyKind",
@@ -29,6 +34,7 @@ __all__ = [
     "Choice",
     "Conditioning",
     "FileIn",
+    "FileLookup",
     "Float",
     "Folder",
     "Hidden",
@@ -36,20 +42,38 @@ __all__ = [
     "Int",
     "Kind",
     "Latent",
+    "Link",
     "Mask",
     "MissingNodeTypes",
+    "NoFiles",
+    "NodeCall",
     "NodeFunction",
     "NodeResult",
     "Optional",
+    "Plan",
     "Port",
+    "Prompt",
+    "PromptError",
+    "Registry",
     "Run",
+    "Schedule",
     "Schema",
+    "SchemaTable",
     "Sigmas",
     "Text",
     "Ui",
+    "Validation",
+    "collect",
     "convert_workflow",
+    "describe",
     "is_api_prompt",
     "is_ui_workflow",
+    "kinds_match",
+    "nearest",
     "node",
+    "normalised",
+    "parse",
+    "plan",
     "unwrap",
+    "validate",
 ]

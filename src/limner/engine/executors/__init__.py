@@ -1,0 +1,1 @@
+"""Where nodes run: one file a place. So far one thread of this process."""

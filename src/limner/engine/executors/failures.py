@@ -1,0 +1,76 @@
+"""What went wrong in a node, in the form the protocol tells it (rules R1 to R4, R6)."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from limner.errors import OutOfMemory
+
+LONGEST = 10_000
+"""Characters of one input value that an error carries."""
+
+MEMORY_TIP = (
+    "This ran out of memory. Make the picture, the batch or the length smaller, close other programs that use the "
+    "device, or start with --lowvram."
+)
+
+
+class NodeInputError(Exception):
+    """A node asked for an input that it cannot be given."""
+
+
+class NodeFailed(Exception):
+    """Carries a node's exception out of the run loop, with the inputs it happened with."""
+
+    def __init__(self, node: str, kind: str, inputs: Mapping[str, Sequence[Any]], cause: BaseException) -> None:
+        super().__init__(node, kind)
+        self.node = node
+        self.kind = kind
+        self.inputs = inputs
+        self.cause = cause
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had too little memory. Torch's own error is known by name, not imported."""
+    return isinstance(error, (OutOfMemory, MemoryError)) or type(error).__name__ == "OutOfMemoryError"
+
+
+def message(error: BaseException) -> str:
+    """The error's text, a line break, and tips if there are any."""
+    tips = MEMORY_TIP if is_out_of_memory(error) and not getattr(error, "do", "") else ""
+    return f"{error}\n{tips}"
+
+
+def type_name(error: BaseException) -> str:
+    """The class with its module; built-in ones stand alone."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def frames(error: BaseException) -> list[str]:
+    """The traceback, a formatted frame each, those of the run loop left out."""
+    found = traceback.extract_tb(error.__traceback__)
+    own = [i for i, frame in enumerate(found) if frame.filename.endswith(_OWN)]
+    inner = found[own[-1] + 1 :] if own and own[-1] + 1 < len(found) else found
+    return traceback.format_list(inner)
+
+
+_OWN = ("limner/engine/executors/local.py", "limner/engine/executors/calls.py")
+
+
+def shown_inputs(inputs: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Input values as the report has them: plain ones as they are, others as text."""
+    return {name: [_shown(value) for value in values] for name, values in inputs.items()}
+
+
+def _shown(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    try:
+        text = str(value)
+    except Exception as error:  # a foreign object's text must not hide the error that is reported
+        text = f"<{type(value).__name__}: {type(error).__name__} while shown>"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -1,0 +1,59 @@
+"""Which files a node's file inputs offer, read off the store's folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from limner.errors import LimnerError
+from limner.graph import Port
+from limner.store import Store
+from limner.store.files import IMAGES
+
+
+class StoreFiles:
+    """A `FileLookup` over model folders and the input folder. Lists are taken once: make a new one for each request."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lists: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+
+    def choices(self, port: Port) -> Sequence[str]:
+        """The names offered: files in order, then those that come without a file."""
+        if port.folder is not None:
+            return [*self._models(port.folder), *port.also]
+        if port.file_in is not None:
+            return [*self._files(port.file_in, port.suffixes), *port.also]
+        return port.also
+
+    def accepts(self, port: Port, value: Any) -> bool:
+        """Whether it is a name offered, or for a file of the input folder any that exists, in sub-folders too."""
+        if not isinstance(value, str) or not value:
+            return False
+        if value in port.also:
+            return True
+        if port.folder is not None:
+            return value in self._models(port.folder)
+        if port.file_in is None:
+            return False
+        try:
+            return self._store.files.annotated(value, port.file_in).is_file()
+        except (LimnerError, OSError, ValueError):
+            return False
+
+    def _models(self, folder: str) -> list[str]:
+        key = ("models", folder, ())
+        if key not in self._lists:
+            try:
+                self._lists[key] = list(self._store.folders.list(folder))
+            except LimnerError:  # a folder that this installation does not have offers nothing
+                self._lists[key] = []
+        return self._lists[key]
+
+    def _files(self, folder: str, suffixes: tuple[str, ...]) -> list[str]:
+        """Files at the top of a folder with these endings; pictures when none are given, all when one is ""."""
+        key = ("files", folder, suffixes)
+        if key not in self._lists:
+            wanted = frozenset() if "" in suffixes else frozenset(suffixes) or IMAGES
+            self._lists[key] = self._store.files.list(folder, wanted)
+        return self._lists[key]
