@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from limner.errors import BadInput
 from limner.memory import MemoryManager
@@ -19,8 +22,9 @@ from limner.models.text.clip import CLIPText, CLIPTextConfig
 from limner.models.text.encode import EncodeSettings
 from limner.models.text.tokenizer import ClipTokenizer, installed_vocabulary, parse_tokenizer, read_vocabulary
 from limner.models.vae.kl import AutoencoderKL, KLConfig
+from limner.models.vae.taesd import TAESD, TAESDConfig
 from limner.sampling.model_sampling import make_sampling
-from limner.weights import CheckpointHeader, NetworkSource
+from limner.weights import CheckpointHeader, LazyTensor, NetworkSource
 
 MODEL_PREFIX = "diffusion_model."
 
@@ -60,7 +64,11 @@ def load_checkpoint(path: str | Path, memory: MemoryManager, embeddings: Sequenc
 
 def load_diffusion_model(path: str | Path, memory: MemoryManager) -> Model:
     """The diffusion model of a file, whatever else is in it. Raises BadInput when no family matches."""
-    header = read_header(path, memory)
+    return model_of(read_header(path, memory), memory)
+
+
+def model_of(header: CheckpointHeader, memory: MemoryManager) -> Model:
+    """The diffusion model of a header."""
     return _model(header, detect(header), memory)
 
 
@@ -127,7 +135,11 @@ def _clip(
 
 def load_vae(path: str | Path, memory: MemoryManager) -> VAE:
     """A file that is an autoencoder, or a checkpoint that holds one. Raises BadInput when it is neither."""
-    header = read_header(path, memory)
+    return vae_of(read_header(path, memory), memory)
+
+
+def vae_of(header: CheckpointHeader, memory: MemoryManager) -> VAE:
+    """The autoencoder of a header, bare or inside a checkpoint."""
     part = header
     for prefix in ("first_stage_model.", "vae."):
         if len(selected := header.select(prefix)):
@@ -137,7 +149,39 @@ def load_vae(path: str | Path, memory: MemoryManager) -> VAE:
     return vae
 
 
+def load_taesd(encoder: str | Path, decoder: str | Path, scale: float, shift: float, memory: MemoryManager) -> VAE:
+    """The two files of a tiny autoencoder. scale, shift: of the latents of the large one, as nodes see them."""
+    files = read_header(encoder, memory), read_header(decoder, memory)
+    tensors = {
+        prefix + name.removeprefix(prefix): entry
+        for prefix, header in zip(("taesd_encoder.", "taesd_decoder."), files, strict=True)
+        for name, entry in header.tensors.items()
+    }
+    tensors |= {
+        f"vae_{name}": LazyTensor.of(torch.tensor(value)) for name, value in (("scale", scale), ("shift", shift))
+    }
+    return _taesd(replace(files[1], tensors=tensors, identity=files[0].identity + files[1].identity), memory)
+
+
+def _taesd(header: CheckpointHeader, memory: MemoryManager) -> VAE:
+    tensors = dict(header.tensors)
+    for name, value in (("vae_scale", 1.0), ("vae_shift", 0.0)):
+        tensors.setdefault(name, LazyTensor.of(torch.tensor(value)))
+    config = TAESDConfig.from_state(header.shapes(), overrides(header, "vae"))
+    kind = Autoencoder(
+        channels=config.latent_channels,
+        downscale=8,
+        encode=lambda network, pictures: network.encode(pictures),  # type: ignore[operator]
+        decode=lambda network, latent: network.decode(latent),  # type: ignore[operator]
+        encode_bytes_per_pixel=300,
+        decode_bytes_per_pixel=300,
+    )
+    return VAE(kind, NetworkSource("TAESD", partial(TAESD, config), tensors, header.identity), memory, header.path.name)
+
+
 def _vae(header: CheckpointHeader, part: CheckpointHeader, memory: MemoryManager) -> VAE:
+    if "taesd_decoder.1.weight" in part:
+        return _taesd(part, memory)
     part = vae_from_diffusers(part)
     if "decoder.conv_in.weight" not in part or len(part.shape("decoder.conv_in.weight")) != 4:
         return VAE(None, None, memory, header.path.name)

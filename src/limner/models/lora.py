@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from limner.errors import BadInput
@@ -20,9 +20,19 @@ _TEXT_MODULES = (
 
 def model_keys(model: Model) -> dict[str, str]:
     """What a LoRA file may call this model's weights: name without suffix → patch key."""
-    prefix = model.source.prefix
+    names = tuple(model.source.tensors)
+    return unet_names(names, model.source.prefix, model.family.lora_aliases(model.config, names))
+
+
+def clip_keys(clip: CLIP) -> dict[str, str]:
+    """What a LoRA file may call this text encoder's weights."""
+    return text_names(clip.source.tensors, clip.source.prefix)
+
+
+def unet_names(names: Iterable[str], prefix: str, aliases: Mapping[str, str]) -> dict[str, str]:
+    """LoRA names of a UNet's tensors. aliases: diffusers' name → ours, both without suffix."""
     found: dict[str, str] = {}
-    for name in model.source.tensors:
+    for name in names:
         key = prefix + name
         if name.endswith(".weight"):
             short = name.removesuffix(".weight")
@@ -30,7 +40,7 @@ def model_keys(model: Model) -> dict[str, str]:
             found[prefix + short] = key
         else:
             found[key] = key
-    for alias, short in model.family.lora_aliases(model.config, tuple(model.source.tensors)).items():
+    for alias, short in aliases.items():
         key = f"{prefix}{short}.weight"
         flat = alias.replace(".", "_")
         found["lora_unet_" + flat] = key
@@ -43,11 +53,10 @@ def model_keys(model: Model) -> dict[str, str]:
     return found
 
 
-def clip_keys(clip: CLIP) -> dict[str, str]:
-    """What a LoRA file may call this text encoder's weights."""
-    prefix = clip.source.prefix
+def text_names(names: Iterable[str], prefix: str) -> dict[str, str]:
+    """LoRA names of a CLIP text encoder's tensors."""
     found: dict[str, str] = {}
-    for name in _weights(clip.source.tensors):
+    for name in (one.removesuffix(".weight") for one in names if one.endswith(".weight")):
         key = f"{prefix}{name}.weight"
         found[f"text_encoders.{prefix}{name}"] = key
         if name.startswith("text_model.encoder.layers.") and name.split(".", 4)[4] in _TEXT_MODULES:
@@ -58,10 +67,6 @@ def clip_keys(clip: CLIP) -> dict[str, str]:
         if name == "text_projection":
             found["lora_te1_text_projection"] = key
     return found
-
-
-def _weights(names: Iterable[str]) -> list[str]:
-    return [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
 
 
 def load_lora(
@@ -80,7 +85,7 @@ def load_lora(
     if not found.adapters and model is not None and clip is not None:
         raise BadInput(
             f"{header.path.name} changes nothing in this model.",
-            why=f"None of its {len(header)} tensors has a name that the model knows; one is {next(iter(header), '')!r}.",
+            why=f"None of its {len(header)} tensors has a name that the model knows: {next(iter(header), '')!r}.",
             do="It is made for another model family, or it is no LoRA; `limner inspect` says what it is.",
         )
     new_model, new_clip = model, clip

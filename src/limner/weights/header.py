@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from limner.errors import BadInput, NotFound
 from limner.weights.lazy import LazyTensor
 from limner.weights.mapped import MappedFile
 from limner.weights.pickles import read_pickle
-from limner.weights.safetensors import read_spans
+from limner.weights.safetensors import DTYPES, read_spans
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,15 @@ class CheckpointHeader:
         """Tensors that are in memory, seen as a file."""
         lazy = {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}
         return cls(lazy, metadata or {}, Path("memory"), f"memory-{id(lazy):x}")
+
+    @classmethod
+    def unstripped(cls, fixture: Mapping[str, Any], name: str = "fixture") -> CheckpointHeader:
+        """A header of names, dtypes and shapes alone, `{"tensors": [[name, dtype, shape], …], "metadata": {}}`.
+
+        Its tensors cannot be read: they come out as tensors without storage.
+        """
+        tensors = {key: _shape_only(DTYPES[dtype], tuple(shape)) for key, dtype, shape in fixture["tensors"]}
+        return cls(tensors, dict(fixture.get("metadata", {})), Path(name), f"fixture-{name}")
 
     def __len__(self) -> int:
         return len(self.tensors)
@@ -114,6 +124,10 @@ class CheckpointHeader:
                 why=f"It holds {len(self)} tensors of another layout.",
                 do="`limner inspect` says what the file is.",
             ) from None
+
+
+def _shape_only(dtype: torch.dtype, shape: tuple[int, ...]) -> LazyTensor:
+    return LazyTensor(dtype, shape, lambda: torch.empty(shape, dtype=dtype, device="meta"))
 
 
 def _refuse_lookalikes(path: Path, start: bytes) -> None:
