@@ -173,9 +173,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     groups: dict[str, Any] = {}
     for one in fields(Settings):
         meta = one.metadata
-        target = parser
-        if meta["group"]:
-            target = groups.setdefault(meta["group"], parser.add_mutually_exclusive_group())
+        group = meta["group"]
+        if group and group not in groups:
+            groups[group] = parser.add_mutually_exclusive_group()
+        target = groups.get(group, parser)
         flag = "--" + one.name.replace("_", "-").replace("fp8-e4m3fn", "fp8_e4m3fn").replace("fp8-e5m2", "fp8_e5m2")
         flag = flag.replace("fp8-e8m0fnu", "fp8_e8m0fnu")
         common: dict[str, Any] = {"dest": one.name, "default": argparse.SUPPRESS, "help": meta["text"]}

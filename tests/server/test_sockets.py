@@ -195,10 +195,15 @@ async def test_log_lines_go_to_subscribers_only(here: Running) -> None:
     assert (await heard(other))["type"] == "status"
 
 
-async def test_the_first_client_is_reported_once(here: Running) -> None:
+async def test_the_first_front_end_is_reported_once_and_a_script_is_not(here: Running) -> None:
     calls: list[Any] = []
     here.hub._on_first_client = lambda: calls.append(1)
-    await here.socket("a")
-    await here.socket("b")
+    await here.socket("script")
+    assert calls == []
+    for sid in ("a", "b"):
+        reader = await here.socket(sid)
+        await reader.send_json({"type": "feature_flags", "data": {}})
+        while (await heard(reader))["type"] != "feature_flags":
+            pass
 
     assert calls == [1]

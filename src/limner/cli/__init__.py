@@ -75,8 +75,10 @@ def overview() -> str:
 def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
     """The parser of a command: one argument a parameter, positional where there is no default."""
     prose, about = parse_docstring(function.__doc__)
-    parser = argparse.ArgumentParser(f"limner {name}", description=prose, allow_abbrev=False)
     hints = get_type_hints(function)
+    needed = [one.name for one in signature(function).parameters.values() if _is_positional(one, hints)]
+    usage = " ".join(["limner", name, *(word.upper() for word in needed), "[options]"])
+    parser = argparse.ArgumentParser(f"limner {name}", usage, prose, allow_abbrev=False)
     for parameter in signature(function).parameters.values():
         hint = _plain(hints[parameter.name])
         if hint is Settings:
@@ -85,8 +87,8 @@ def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentPar
             continue
         flag = "--" + parameter.name.replace("_", "-")
         text = about.get(parameter.name, "")
-        if parameter.default is Parameter.empty:
-            many = {"nargs": "+"} if get_origin(hint) is tuple else {}
+        if _is_positional(parameter, hints):
+            many: dict[str, Any] = {"nargs": "+"} if get_origin(hint) is tuple else {}
             parser.add_argument(parameter.name, type=_element(hint), help=text, **many)
         elif hint is bool:
             parser.add_argument(flag, action="store_true", help=text)
@@ -95,6 +97,10 @@ def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentPar
         else:
             parser.add_argument(flag, type=hint, default=parameter.default, help=text)
     return parser
+
+
+def _is_positional(parameter: Parameter, hints: Mapping[str, Any]) -> bool:
+    return parameter.default is Parameter.empty and _plain(hints[parameter.name]) is not Settings
 
 
 def _plain(hint: Any) -> Any:

@@ -35,7 +35,7 @@ def make_app(
     """An application that serves the API, the sockets and the front end. It neither starts nor closes the engine.
 
     logs: what `/internal/logs` shows. devices: describes the devices for `/system_stats` in place of the probe that
-    needs no torch. on_first_client: called once, when the first socket opens.
+    needs no torch. on_first_client: called once, when the first front end introduces itself on its socket.
 
     Raises BadInput when the chosen front end is none.
     """

@@ -71,7 +71,8 @@ class Socket:
 class Hub:
     """All sockets by client id.
 
-    features: what the server tells of itself in the handshake. on_first_client: called once, when somebody connects.
+    features: what the server tells of itself in the handshake. on_first_client: called once, when a front
+    end introduces itself; a script that only listens does not.
     """
 
     def __init__(
@@ -165,9 +166,6 @@ class Hub:
         running = self._engine.current(socket.sid)
         if running is not None:
             socket.put(wire.text("executing", {"node": running.display_node}))
-        if self._on_first_client is not None:
-            call, self._on_first_client = self._on_first_client, None
-            call()
 
     async def _listen(self, socket: Socket, websocket: web.WebSocketResponse) -> None:
         first = True
@@ -187,6 +185,9 @@ class Hub:
         if isinstance(frame, dict) and frame.get("type") == "feature_flags" and isinstance(frame.get("data"), dict):
             socket.flags = frame["data"]
             socket.put(wire.text("feature_flags", self._features))
+            if self._on_first_client is not None:
+                call, self._on_first_client = self._on_first_client, None
+                call()
 
     # Logs
 

@@ -1,0 +1,63 @@
+"""Putting the packages together: one engine with its store, its nodes and its memory manager."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from limner.engine import Engine, NodeRegistry
+from limner.settings import Settings
+from limner.store import Store
+
+if TYPE_CHECKING:
+    from limner.memory.manager import MemoryManager
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one process is made of."""
+
+    settings: Settings
+    store: Store
+    registry: NodeRegistry
+    engine: Engine
+
+
+@contextmanager
+def assembled(settings: Settings, *, owned: bool = True) -> Iterator[Parts]:
+    """The parts, and the store closed at the end. The engine is not started.
+
+    owned: False for a command that works beside a server: its queue is in memory and the temp folder is left alone.
+    """
+    prepare_environment(settings, os.environ)
+    store = Store.open(settings, owned=owned)
+    try:
+        registry = NodeRegistry.open()
+        engine = Engine(settings, store, registry, memory=lambda: make_memory(settings))
+        yield Parts(settings, store, registry, engine)
+    finally:
+        store.close()
+
+
+def make_memory(settings: Settings) -> MemoryManager:
+    """The memory manager; torch is imported here, when the first node that needs it runs."""
+    import torch
+
+    from limner.memory.manager import MemoryManager
+
+    if settings.deterministic:
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    return MemoryManager(settings)
+
+
+def prepare_environment(settings: Settings, environment: Any) -> None:
+    """Set what libraries read from the environment, before they are imported."""
+    if settings.cuda_device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = environment["HIP_VISIBLE_DEVICES"] = str(settings.cuda_device)
+    if settings.oneapi_device_selector is not None:
+        environment["ONEAPI_DEVICE_SELECTOR"] = settings.oneapi_device_selector
+    if settings.deterministic:
+        environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,0 +1,52 @@
+"""limner serve: the API, the sockets and the web front end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, cast
+
+from limner.cli.assemble import Parts, assembled
+from limner.server.logs import LogRing, RingHandler, Tee
+from limner.settings import Settings
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+QUIET_SECONDS = 2.0
+"""How long the queue must have been empty before node modules are imported in the background."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve ComfyUI's API and web front end.
+
+    Flags are ComfyUI's. Each is also a variable (LIMNER_PORT) and a key of limner.toml.
+    """
+    from limner.server.run import serve as run_server
+
+    ring = LogRing()
+    start_logging(settings, ring)
+    with assembled(settings) as parts:
+        preload = threading.Thread(target=import_nodes_when_quiet, args=(parts,), daemon=True)
+        asyncio.run(run_server(settings, parts.engine, parts.store, logs=ring, on_first_client=preload.start))
+
+
+def start_logging(settings: Settings, ring: LogRing) -> None:
+    """Log to standard error, or to standard output with --log-stdout, and into the ring that the front end shows."""
+    sys.stdout = cast("TextIO", Tee(sys.stdout, ring))
+    terminal = logging.StreamHandler(sys.__stdout__ if settings.log_stdout else sys.__stderr__)
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=settings.verbose, handlers=[terminal, RingHandler(ring)], force=True)
+
+
+def import_nodes_when_quiet(parts: Parts) -> None:
+    """Import torch and the node modules once nothing runs, so that the first picture need not wait for them."""
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < QUIET_SECONDS:
+        time.sleep(0.1)
+        if parts.engine.queue.remaining():
+            quiet_since = time.monotonic()
+    parts.engine.preload()
