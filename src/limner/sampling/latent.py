@@ -1,0 +1,48 @@
+"""Latent formats: how a family's autoencoder scales what its diffusion model sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LatentFormat:
+    """The latent space of a model family.
+
+    channels: latent channels. dims: spatial axes (1 sound, 2 pictures, 3 video). downscale: pixels a cell.
+    Model space is (latent - shift_factor) * scale_factor, or, with per-channel statistics, (latent - mean) / std *
+    scale_factor. preview: entry of latent_preview.json; taesd: name of the small decoder's file.
+    clean_inpaint: outside an inpaint mask the model is shown the clean latent instead of a noised one.
+    """
+
+    channels: int = 4
+    dims: int = 2
+    downscale: int = 8
+    scale_factor: float = 1.0
+    shift_factor: float = 0.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    preview: str | None = None
+    taesd: str | None = None
+    clean_inpaint: bool = False
+
+    def process_in(self, latent: Tensor) -> Tensor:
+        """Autoencoder space to model space; latent is (B, C, ...) with any number of spatial axes."""
+        if self.mean is not None and self.std is not None:
+            mean, std = self._per_channel(self.mean, latent), self._per_channel(self.std, latent)
+            return (latent - mean) * self.scale_factor / std
+        return (latent - self.shift_factor) * self.scale_factor
+
+    def process_out(self, latent: Tensor) -> Tensor:
+        """Model space to autoencoder space: the inverse of `process_in`."""
+        if self.mean is not None and self.std is not None:
+            mean, std = self._per_channel(self.mean, latent), self._per_channel(self.std, latent)
+            return latent * std / self.scale_factor + mean
+        return latent / self.scale_factor + self.shift_factor
+
+    @staticmethod
+    def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.ndim - 2))
