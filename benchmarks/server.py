@@ -58,14 +58,11 @@ def running() -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
 def fetch(url: str, patience: float = 30) -> bytes:
     """The body, asked for until the server is there."""
     until = perf_counter() + patience
-    while True:
-        try:
-            with urllib.request.urlopen(url) as reply:
-                return bytes(reply.read())
-        except OSError:
-            if perf_counter() > until:
-                raise
-            sleep(0.005)
+    while perf_counter() < until:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url) as reply:
+            return bytes(reply.read())
+        sleep(0.005)
+    raise TimeoutError(f"{url} did not answer in {patience} s.")
 
 
 def ready() -> None:
