@@ -71,7 +71,13 @@ class _Pickled:
 
 
 class _Ignored:
-    """Stands for a value that no model needs: an optimizer's state, a random number generator."""
+    """Stands for a value that no model needs: a number of numpy's, a device. Takes what it is given and forgets it."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
 
 
 def read_pickle(path: Path, use_mmap: bool = True) -> dict[str, LazyTensor]:
@@ -141,6 +147,8 @@ def _stand_in(name: str) -> Callable[..., Any] | None:
     """The inert function that stands for a global of the pickle; None for one that is not allowed."""
     if name == "collections.OrderedDict":
         return OrderedDict
+    if name in ("collections.defaultdict", "builtins.dict", "__builtin__.dict"):
+        return partial(_plain_dict)
     if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"):
         return partial(_tensor)
     if name in ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"):
@@ -163,15 +171,16 @@ _HARMLESS = frozenset(
         "__builtin__.set",
         "torch.Size",
         "torch.device",
-        "collections.defaultdict",
-        "builtins.dict",
-        "__builtin__.dict",
     }
 )
 
 
 def _ignored(*_: Any, **__: Any) -> _Ignored:
     return _Ignored()
+
+
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    return {}
 
 
 def _first(data: Any, *_: Any) -> Any:
