@@ -156,6 +156,7 @@ class Engine:
                 outputs=checked.outputs,
                 create_time=created,
                 sensitive=request.sensitive,
+                parsed=checked.parsed,
             )
         )
         return Accepted(request.prompt_id, number, checked.node_errors)

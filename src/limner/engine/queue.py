@@ -9,14 +9,16 @@ from itertools import count
 from threading import Condition
 from typing import Any
 
+from limner.graph import Prompt
+
 
 @dataclass(eq=False)
 class Job:
     """One accepted prompt on its way through queue and run.
 
     prompt: the API prompt as stored, with values converted. extra_data: without secrets, with `create_time`.
-    outputs: ids of the output nodes to execute. sensitive: the secrets. `interrupted` is set to end it; whoever runs
-    it looks at it between steps.
+    outputs: ids of the output nodes to execute. sensitive: the secrets. parsed: `prompt` read, when that was done
+    already. `interrupted` is set to end it; whoever runs it looks at it between steps.
     """
 
     prompt_id: str
@@ -26,6 +28,7 @@ class Job:
     outputs: list[str]
     create_time: int
     sensitive: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    parsed: Prompt | None = field(default=None, repr=False)
     interrupted: bool = False
 
     @property

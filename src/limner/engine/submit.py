@@ -12,6 +12,7 @@ from uuid import uuid4
 from limner.errors import LimnerError
 from limner.graph import (
     FileLookup,
+    Prompt,
     PromptError,
     Registry,
     convert_workflow,
@@ -52,9 +53,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Checked:
-    """A prompt that may run: as it is stored, its valid output nodes, and the errors of what is left out."""
+    """A prompt that may run: as it is stored, its valid output nodes, and the errors of what is left out.
+
+    parsed: the prompt read, unless values were converted.
+    """
 
     prompt: dict[str, Any]
+    parsed: Prompt | None
     outputs: list[str]
     node_errors: dict[str, Any]
 
@@ -141,7 +146,7 @@ def check_prompt(request: Request, registry: Registry, files: FileLookup, check:
     except (ValueError, TypeError, RecursionError) as error:
         what = "The prompt cannot be kept as JSON"
         raise reject("invalid_prompt", what, f"{error}. NaN and Infinity are not numbers in JSON.") from error
-    return Checked(stored, found.outputs, found.node_errors)
+    return Checked(stored, None if found.changes else prompt, found.outputs, found.node_errors)
 
 
 def is_heavy(request: Request, needs_code: Callable[[str], bool]) -> bool:

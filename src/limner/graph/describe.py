@@ -27,7 +27,7 @@ def describe(schema: Schema, files: FileLookup | None = None) -> dict[str, Any]:
         "output_is_list": [port.is_list for port in schema.outputs],
         "output_name": [port.name for port in schema.outputs],
         "name": schema.kind,
-        "display_name": schema.title or schema.kind,
+        "display_name": schema.title or (None if schema.style == "v3" else schema.kind),
         "description": schema.description,
         "python_module": schema.python_module,
         "category": schema.category,

@@ -78,6 +78,23 @@ Wire = tuple[Schema, Port, Link]
 """A link and where it is plugged in."""
 
 
+class _Known:
+    """A schema with what is looked up for every call of its kind."""
+
+    __slots__ = ("asks", "outputs", "ports", "schema")
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.outputs = tuple(port.kind for port in schema.outputs)
+        self.asks = "checks" in schema.companions
+        self.ports = [(port, port.name, _text_choices(port)) for port in schema.inputs]
+
+
+def _text_choices(port: Port) -> frozenset[str] | None:
+    """The texts among a fixed choice's values, None for any other input."""
+    return None if port.choices is None else frozenset(one for one in port.choices if isinstance(one, str))
+
+
 class _Validator:
     """One validation: results by node id, so that a node that several need is looked at once (rule V3)."""
 
@@ -89,44 +106,48 @@ class _Validator:
         self.errors: dict[str, list[Reason]] = {}
         self.valid: dict[str, bool] = {}
         self.changes: dict[tuple[str, str], Any] = {}
-        self._schemas: dict[str, Schema] = {}
+        self._kinds: dict[str, _Known] = {}
         self._via: Wire | None = None
 
-    def schema(self, kind: str) -> Schema | None:
-        """The schema of a kind, looked up once."""
-        found = self._schemas.get(kind)
-        if found is None:
-            found = self.registry.get(kind)
-            if found is not None:
-                self._schemas[kind] = found
-        return found
+    def _known(self, kind: str) -> _Known | None:
+        """What there is to know of a kind, gathered once."""
+        known = self._kinds.get(kind)
+        if known is None:
+            schema = self.registry.get(kind)
+            if schema is not None:
+                known = self._kinds[kind] = _Known(schema)
+        return known
 
     def output_nodes(self, targets: Collection[str] | None) -> list[str]:
         """The nodes that are outputs and asked for. Raises PromptError for a kind that does not exist."""
         found: list[str] = []
         for node, call in self.prompt.items():
-            schema = self.schema(call.kind)
-            if schema is None:
+            known = self._known(call.kind)
+            if known is None:
                 raise unknown_kind(node, call.kind, self.registry)
-            if schema.output_node and (targets is None or node in targets):
+            if known.schema.output_node and (targets is None or node in targets):
                 found.append(node)
         return found
 
     def visit(self, root: str) -> None:
         """Validate a node and all it needs, depth first, without recursion."""
-        if root in self.valid:
+        valid = self.valid
+        if root in valid:
             return
         path: list[tuple[str, list[Wire], Iterator[Wire]]] = [self._enter(root, None)]
         on_path = {root: None}
         while path:
             node, wires, rest = path[-1]
-            wire = next((one for one in rest if one[2].node not in self.valid), None)
-            if wire is None:
+            for wire in rest:
+                if wire[2].node not in valid:
+                    break
+            else:
                 path.pop()
                 del on_path[node]
-                upstream = all(self.valid[link.node] for _, _, link in wires if link.node != node)
-                self.valid[node] = node not in self.errors and upstream
-            elif wire[2].node in on_path:
+                upstream = all(valid[link.node] for _, _, link in wires if link.node != node)
+                valid[node] = node not in self.errors and upstream
+                continue
+            if wire[2].node in on_path:
                 self._report_cycle([*_from(on_path, wire[2].node)])
             else:
                 on_path[wire[2].node] = None
@@ -155,16 +176,16 @@ class _Validator:
 
     def _check_call(self, node: str, call: NodeCall) -> list[Wire]:
         """Check one call's own inputs; returns its sound links, whose nodes are to be visited."""
-        schema = self.schema(call.kind)
-        if schema is None:
+        known = self._known(call.kind)
+        if known is None:
             raise unknown_kind(node, call.kind, self.registry)
-        links: list[Wire] = []
+        schema, asks = known.schema, known.asks and self.check is not None
+        wires: list[Wire] = []
         reasons: list[Reason] = []
         constants: dict[str, Any] = {}
         received: dict[str, str] = {}
         inputs = call.inputs
-        for port in schema.inputs:
-            name = port.name
+        for port, name, choices in known.ports:
             if name not in inputs:
                 if port.required:
                     what = "Required input is missing"
@@ -174,20 +195,23 @@ class _Validator:
             if type(value) is Link:
                 found, kind = self._check_link(port, schema, value)
                 if found is None:
-                    links.append((schema, port, value))
+                    wires.append((schema, port, value))
                     received[name] = kind
                 constants[name] = None
+            elif choices is not None and type(value) is str and value in choices:
+                constants[name] = value
+                continue
             elif type(value) is list:
                 found = self._bad_link(port, schema, value)
             else:
                 found = self._check_constant(node, port, schema, value, constants)
             if found is not None:
                 reasons.append(found)
-        if self.check is not None and "checks" in schema.companions:
+        if asks:
             reasons.extend(self._custom(schema, constants, received, reasons))
         if reasons:
             self._add(node, *reasons)
-        return links
+        return wires
 
     def _check_constant(
         self, node: str, port: Port, schema: Schema, value: Any, constants: dict[str, Any]
@@ -230,14 +254,14 @@ class _Validator:
             error: Exception = KeyError(f"node '{clip(link.node)}' is not in the prompt{hint}")
             return self._link_failure(port, schema, list(link), error), ""
         kind = self.prompt[link.node].kind
-        upstream = self.schema(kind)
+        upstream = self._known(kind)
         if upstream is None:
             raise unknown_kind(link.node, kind, self.registry)
         if not 0 <= link.slot < len(upstream.outputs):
             count = len(upstream.outputs)
             what = f"node '{clip(link.node)}' ({kind}) has {count} outputs, so no output {clip(link.slot)}"
             return self._link_failure(port, schema, list(link), IndexError(what)), ""
-        received = upstream.outputs[link.slot].kind
+        received = upstream.outputs[link.slot]
         if received == port.kind or "input_types" in schema.validates or kinds_match(received, port.kind):
             return None, received
         wanted = input_config(port, schema, self.files)

@@ -32,7 +32,7 @@ def dump(described: dict[str, Any]) -> str:
     """The cache as text, a schema a line, so that a change shows as one."""
     files = []
     for name, entry in described.items():
-        schemas = ",\n".join(json.dumps(schema, sort_keys=True, separators=(",", ":")) for schema in entry["schemas"])
+        schemas = ",\n".join(json.dumps(schema, separators=(",", ":")) for schema in entry["schemas"])
         files.append(f'{json.dumps(name)}: {{"hash": "{entry["hash"]}", "schemas": [\n{schemas}\n]}}')
     return "{\n" + ",\n".join(files) + "\n}\n"
 

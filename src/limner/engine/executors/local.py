@@ -145,7 +145,8 @@ class _PromptRun:
     def run(self) -> None:
         """Plan, then run node after node until none is left."""
         job, executor = self.job, self.executor
-        self.prompt = parse(job.prompt, executor.registry)
+        self.prompt = job.parsed or parse(job.prompt, executor.registry)
+        job.parsed = None
         self.plan: Plan = plan(self.prompt, job.outputs, executor.registry, self.fingerprint)
         signatures, cache = self.plan.signatures, executor.cache
         cache.begin(set(signatures.values()))
