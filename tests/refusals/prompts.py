@@ -82,11 +82,11 @@ FAILED = "prompt_outputs_failed_validation"
 
 BODIES: tuple[Refusal, ...] = (
     Refusal("no prompt", {}, "no_prompt", says=("No prompt provided",)),
-    Refusal("a prompt that is null", of(None), "no_prompt"),
+    Refusal("a prompt that is null", of(None), "prompt_no_outputs"),
     Refusal("an empty prompt", of({}), "prompt_no_outputs"),
     Refusal("a list for a prompt", of([]), "prompt_no_outputs"),
-    Refusal("a number for a prompt", of(7), "invalid_prompt"),
-    Refusal("a text for a prompt", of("fox"), "invalid_prompt"),
+    Refusal("a number for a prompt", of(7), "prompt_no_outputs"),
+    Refusal("a text for a prompt", of("fox"), "prompt_no_outputs"),
     Refusal("a body that is a list", [], "invalid_prompt"),
     Refusal("a node that is a number", of({"1": 4}), "invalid_prompt", says=("1",)),
     Refusal("no class_type", of({"1": {"inputs": {}}}), "invalid_prompt", says=("class_type", "#1")),
