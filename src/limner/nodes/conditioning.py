@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from limner.errors import BadInput
 from limner.graph import Choice, Conditioning, Float, Int, Mask, Text, node
 from limner.nodes.kinds import CLIP
 
@@ -24,12 +25,18 @@ Place = Annotated[int, Int(min=0, max=16384, step=8)]
 
 
 @node("CLIPTextEncode", category="conditioning", title="CLIP Text Encode (Prompt)")
-def encode_text(text: Annotated[str, Text(multiline=True, dynamic_prompts=True)], clip: CLIP) -> Conditioning:
+def encode_text(text: Annotated[str, Text(multiline=True, dynamic_prompts=True)], clip: CLIP | None) -> Conditioning:
     """A text as conditioning.
 
     text: what the picture shows; (word:1.2) weighs a word, embedding:name takes a learned one.
     clip: the text encoder.
     """
+    if clip is None:
+        raise BadInput(
+            "There is no text encoder to encode the text with.",
+            why="The checkpoint that CLIP comes from holds none.",
+            do="Load one with Load CLIP.",
+        )
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 

@@ -1,0 +1,137 @@
+"""Models from files: checkpoints, their parts, and LoRA."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, NamedTuple
+
+from limner.errors import BadInput
+from limner.graph import Choice, Float, Folder, Run, node
+from limner.models.load import load_checkpoint, load_clip, load_diffusion_model, load_vae
+from limner.models.lora import load_lora
+from limner.nodes.kinds import CLIP, MODEL, VAE
+
+_log = logging.getLogger(__name__)
+
+Strength = Annotated[float, Float(min=-100.0, max=100.0, step=0.01)]
+LoraName = Annotated[str, Folder("loras")]
+WeightDtype = Annotated[str, Choice(("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"))]
+ClipType = Annotated[
+    str,
+    Choice(
+        (
+            "stable_diffusion",
+            "stable_cascade",
+            "sd3",
+            "stable_audio",
+            "mochi",
+            "ltxv",
+            "pixart",
+            "cosmos",
+            "lumina2",
+            "wan",
+            "hidream",
+            "chroma",
+            "ace",
+            "omnigen2",
+            "qwen_image",
+            "hunyuan_image",
+        )
+    ),
+]
+ClipDevice = Annotated[str, Choice(("default", "cpu"), extra={"advanced": True})]
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds."""
+
+    MODEL: MODEL
+    CLIP: CLIP | None
+    VAE: VAE
+
+
+class Patched(NamedTuple):
+    """Both with a LoRA added."""
+
+    MODEL: MODEL | None
+    CLIP: CLIP | None
+
+
+@node("CheckpointLoaderSimple", category="loaders", title="Load Checkpoint")
+def load_checkpoint_file(run: Run, ckpt_name: Annotated[str, Folder("checkpoints")]) -> Checkpoint:
+    """The diffusion model, the text encoder and the autoencoder of a checkpoint.
+
+    ckpt_name: the file.
+    """
+    path = run.store.folders.path("checkpoints", ckpt_name)
+    return Checkpoint(*load_checkpoint(path, run.memory, run.store.folders.roots("embeddings")))
+
+
+@node("VAELoader", category="loaders", title="Load VAE")
+def load_vae_file(run: Run, vae_name: Annotated[str, Folder("vae", also=("pixel_space",))]) -> VAE:
+    """An autoencoder from a file of its own, or the one in a checkpoint."""
+    if vae_name == "pixel_space":
+        raise BadInput(
+            "pixel_space is not an autoencoder that can be used yet.",
+            why="It is for models that work on pixels, none of which is supported so far.",
+            do="Choose the file of a VAE.",
+        )
+    return load_vae(run.store.folders.path("vae", vae_name), run.memory)
+
+
+@node("UNETLoader", category="advanced/loaders", title="Load Diffusion Model")
+def load_diffusion_model_file(
+    run: Run, unet_name: Annotated[str, Folder("diffusion_models")], weight_dtype: WeightDtype
+) -> MODEL:
+    """A diffusion model from a file of its own, or the one in a checkpoint."""
+    if weight_dtype != "default":
+        _log.warning("%s: weights stay in their own precision; %s is not supported yet.", unet_name, weight_dtype)
+    return load_diffusion_model(run.store.folders.path("diffusion_models", unet_name), run.memory)
+
+
+@node("CLIPLoader", category="advanced/loaders", title="Load CLIP")
+def load_clip_file(
+    run: Run,
+    clip_name: Annotated[str, Folder("text_encoders")],
+    type: ClipType,  # noqa: A002 - the name that prompts use
+    device: ClipDevice | None = None,
+) -> CLIP:
+    """A text encoder from a file of its own."""
+    if device == "cpu":
+        _log.warning(
+            "%s: the text encoder runs where the models do; a device of its own is not supported yet.", clip_name
+        )
+    path = run.store.folders.path("text_encoders", clip_name)
+    return load_clip([path], type, run.memory, run.store.folders.roots("embeddings"))
+
+
+@node("LoraLoader", category="loaders", title="Load LoRA")
+def load_lora_file(
+    run: Run,
+    model: MODEL,
+    clip: CLIP | None,
+    lora_name: LoraName,
+    *,
+    strength_model: Strength = 1.0,
+    strength_clip: Strength = 1.0,
+) -> Patched:
+    """A diffusion model and its text encoder with a LoRA added; loaders may follow each other.
+
+    model: the diffusion model.
+    clip: the text encoder.
+    lora_name: the file.
+    strength_model: how strongly the diffusion model is changed; may be negative.
+    strength_clip: how strongly the text encoder is changed; may be negative.
+    """
+    if strength_model == 0 and strength_clip == 0:
+        return Patched(model, clip)
+    path = run.store.folders.path("loras", lora_name)
+    return Patched(*load_lora(path, model, clip, strength_model, strength_clip))
+
+
+@node("LoraLoaderModelOnly", category="loaders", title="LoraLoaderModelOnly")
+def load_lora_model_only(run: Run, model: MODEL, lora_name: LoraName, strength_model: Strength = 1.0) -> MODEL | None:
+    """A diffusion model with a LoRA added."""
+    if strength_model == 0:
+        return model
+    return load_lora(run.store.folders.path("loras", lora_name), model, None, strength_model, 0.0)[0]
