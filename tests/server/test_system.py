@@ -249,3 +249,22 @@ def test_log_records_are_lines() -> None:
     RingHandler(ring).handle(logging.makeLogRecord({"msg": "hello %s", "args": ("you",)}))
 
     assert ring.entries()[0]["m"] == "hello you\n"
+
+
+async def test_the_own_workflows_are_offered_as_templates(here: Running) -> None:
+    _, (category,) = await here.get("/templates/index.json")
+    names = [entry["name"] for entry in category["templates"]]
+
+    assert "text_to_image" in names
+    for entry in category["templates"]:
+        assert (await here.get(f"/templates/{entry['name']}.json"))[1]["nodes"]
+        async with here.client.get(f"/templates/{entry['name']}-1.{entry['mediaSubtype']}") as response:
+            assert response.content_type.startswith("image/")
+    assert await here.get("/templates/index_logo.json") == (200, {})
+    assert (await here.get("/templates/gone.json"))[0] == 404
+
+
+async def test_the_front_ends_own_folders_are_empty_before_they_exist(here: Running) -> None:
+    assert await here.get("/api/userdata?dir=workflows&recurse=true") == (200, [])
+    assert await here.get("/api/userdata?dir=subgraphs%2F&recurse=true") == (200, [])
+    assert await here.get("/api/userdata/comfy.templates.json") == (200, [])

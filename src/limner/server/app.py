@@ -76,7 +76,6 @@ def mount(app: web.Application) -> None:
     for path in ("/", "/api/"):
         app.router.add_get(path, frontend.index)
     app.router.add_get("/docs/{path:.*}", frontend.docs)
-    app.router.add_get("/templates/{path:.*}", frontend.templates)
     app.router.add_get("/{path:.*}", frontend.file)
 
 

@@ -83,17 +83,14 @@ async def index(request: web.Request) -> web.StreamResponse:
 
 async def file(request: web.Request) -> web.StreamResponse:
     """Any other file of the front end."""
-    return await send_below(request.app[FRONT_END].root, request.match_info["path"])
+    path = request.match_info["path"]
+    # Where the page names no icon, browsers ask for this one.
+    return await send_below(request.app[FRONT_END].root, "assets/favicon.ico" if path == "favicon.ico" else path)
 
 
 async def docs(request: web.Request) -> web.StreamResponse:
     """A page of the embedded documentation."""
     return await send_below(request.app[FRONT_END].docs, request.match_info["path"])
-
-
-async def templates(request: web.Request) -> web.StreamResponse:
-    """A file of the workflow templates."""
-    return await send_below(request.app[FRONT_END].templates, request.match_info["path"])
 
 
 async def send_below(root: Path | None, path: str) -> web.StreamResponse:

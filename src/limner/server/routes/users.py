@@ -11,10 +11,14 @@ from aiohttp.web import FileResponse, HTTPUnauthorized, Request, Response, Strea
 
 from limner.errors import BadInput, Forbidden, NotFound
 from limner.server.keys import STORE, Route
-from limner.server.replies import flag, json_reply, read_json, read_object, text_reply
+from limner.server.replies import file_type, flag, json_reply, read_json, read_object, text_reply
 from limner.store import AlreadyThere, Users
 
 STYLE = "user.css"
+EMPTY = {STYLE: "", "comfy.templates.json": "[]"}
+"""Files that the front end always asks for. Until there is one it is empty: a browser reports each 404 as a fault."""
+EMPTY_FOLDERS = ("workflows", "subgraphs")
+"""The same of folders."""
 
 
 def who(request: Request) -> tuple[Users, str]:
@@ -97,7 +101,7 @@ async def list_files(request: Request) -> Response:
     except Forbidden:
         return text_reply("Invalid directory", 403)
     except NotFound:
-        return text_reply("Directory not found", 404)
+        return json_reply([]) if folder.rstrip("/") in EMPTY_FOLDERS else text_reply("Directory not found", 404)
     return json_reply(found)
 
 
@@ -116,20 +120,17 @@ async def read(request: Request) -> StreamResponse:
     """A user's file."""
     users, user = who(request)
     name = named(request)
-    if name == STYLE:
-        return _style(users, user)
+    path = users.path(user, name)
+    if name in EMPTY and not path.is_file():
+        return Response(text=EMPTY[name], content_type=file_type(name))
     return FileResponse(users.file(user, name))
 
 
 async def style(request: Request) -> StreamResponse:
     """The user's own style sheet."""
-    return _style(*who(request))
-
-
-def _style(users: Users, user: str) -> StreamResponse:
-    # The page always asks for it, so that none is an empty one: a 404 would be reported as a fault in every browser.
+    users, user = who(request)
     path = users.path(user, STYLE)
-    return FileResponse(path) if path.is_file() else Response(content_type="text/css", text="")
+    return FileResponse(path) if path.is_file() else Response(text=EMPTY[STYLE], content_type=file_type(STYLE))
 
 
 async def write(request: Request) -> Response:
