@@ -47,11 +47,6 @@ def read_workflow(file: Path, parts: Parts) -> tuple[dict[str, Any], dict[str, A
     data = unwrap(data)
     if is_ui_workflow(data):
         return convert_workflow(data, parts.registry), data
-    if not isinstance(data, dict) or not all(isinstance(call, dict) and "class_type" in call for call in data.values()):
-        raise BadInput(
-            f"{file} is no workflow.",
-            why="Neither a saved canvas (`nodes` and `version`) nor an API prompt (`class_type` and `inputs`).",
-        )
     return data, None
 
 
