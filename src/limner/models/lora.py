@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from limner.errors import BadInput
 from limner.models.clip import CLIP
 from limner.models.model import Model
 from limner.weights import CheckpointHeader, read_adapters
@@ -74,7 +73,8 @@ def load_lora(
 ) -> tuple[Model | None, CLIP | None]:
     """Clones of the two with a LoRA file's changes added; None stays None, strength 0 adds nothing.
 
-    Names in the file that belong to neither are warned about. Raises BadInput when none belongs to either.
+    Names in the file that belong to neither are warned about, as workflows go on without them. Raises BadInput when
+    the file cannot be read.
     """
     manager = model or clip
     if manager is None:
@@ -82,12 +82,6 @@ def load_lora(
     header = CheckpointHeader.read(path, use_mmap=not manager.memory.settings.disable_mmap)
     keys = (model_keys(model) if model is not None else {}) | (clip_keys(clip) if clip is not None else {})
     found = read_adapters(header, keys)
-    if not found.adapters and model is not None and clip is not None:
-        raise BadInput(
-            f"{header.path.name} changes nothing in this model.",
-            why=f"None of its {len(header)} tensors has a name that the model knows: {next(iter(header), '')!r}.",
-            do="It is made for another model family, or it is no LoRA; `limner inspect` says what it is.",
-        )
     new_model, new_clip = model, clip
     if model is not None and strength_model:
         new_model = model.clone()
@@ -96,6 +90,12 @@ def load_lora(
         new_clip = clip.clone()
         new_clip.add_patches(found.adapters, strength_clip)
     if found.unused and model is not None and clip is not None:
-        shown = ", ".join(found.unused[:5])
-        _log.warning("%s: %d tensors belong to nothing in the model: %s …", header.path.name, len(found.unused), shown)
+        _warn(header, found.unused)
     return new_model, new_clip
+
+
+def _warn(header: CheckpointHeader, unused: tuple[str, ...]) -> None:
+    if len(unused) == len(header):
+        _log.warning("%s changes nothing: it is made for another model family, or it is no LoRA.", header.path.name)
+    shown = ", ".join(unused[:5]) + (" …" if len(unused) > 5 else "")
+    _log.warning("%s: %d tensors belong to nothing in the model: %s", header.path.name, len(unused), shown)

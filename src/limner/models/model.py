@@ -262,7 +262,7 @@ class Model:
         """After the input projections."""
         self.set_model_patch(patch, "post_input")
 
-    def set_model_rope_options(  # noqa: PLR0917 - as packs call it
+    def set_model_rope_options(
         self, scale_x: float, shift_x: float, scale_y: float, shift_y: float, scale_t: float, shift_t: float, **_: Any
     ) -> None:
         """Scale and shift rotary positions."""
@@ -335,7 +335,7 @@ class Model:
             found["c_concat"] = concat_cond(kinds, self.latent_format, **conditioning)
         return found
 
-    def apply_model(  # noqa: PLR0917 - as packs call it
+    def apply_model(
         self,
         x: Tensor,
         sigma: Tensor,

@@ -1,0 +1,103 @@
+import pytest
+import torch
+
+from limner.models.load import load_checkpoint
+from limner.models.lora import load_lora
+from limner.weights import save
+from tests.models.checkpoints import checkpoint, memory
+from tests.models.make import tiny_clip, tiny_unet
+from tests.models.test_load import prediction
+
+UNET = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+TEXT = "text_model.encoder.layers.0.self_attn.q_proj"
+UNET_NAMES = {
+    "kohya": "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
+    "kohya, reference names": "lora_unet_" + UNET.replace(".", "_"),
+    "lycoris": "lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
+    "diffusers": "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q",
+    "peft": "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+    "native": f"diffusion_model.{UNET}",
+}
+TEXT_NAMES = {
+    "kohya": "lora_te_" + TEXT.replace(".", "_"),
+    "kohya, numbered": "lora_te1_" + TEXT.replace(".", "_"),
+    "diffusers": f"text_encoder.{TEXT}",
+    "native": f"text_encoders.clip_l.transformer.{TEXT}",
+}
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return load_checkpoint(checkpoint(tmp_path), memory())
+
+
+def pair(name, width, rank=2):
+    torch.manual_seed(1)
+    return {
+        f"{name}.lora_up.weight": torch.randn(width, rank),
+        f"{name}.lora_down.weight": torch.randn(rank, width),
+        f"{name}.alpha": torch.tensor(1.0),
+    }
+
+
+def lora(folder, contents):
+    save(folder / "lora.safetensors", contents)
+    return folder / "lora.safetensors"
+
+
+@pytest.mark.parametrize("style", UNET_NAMES)
+def test_each_way_to_name_a_unets_weight_reaches_it(tmp_path, parts, style):
+    contents = pair(UNET_NAMES[style], 8)
+    model, clip = load_lora(lora(tmp_path, contents), parts.model, parts.clip, 0.5, 1.0)
+    up, down, _ = contents.values()
+    expected = tiny_unet().state_dict()[UNET + ".weight"] + 0.5 * 0.5 * up @ down
+    with model.loaded() as network:
+        assert torch.allclose(network.state_dict()[UNET + ".weight"], expected, atol=1e-6)
+    assert not clip.source.patches
+
+
+@pytest.mark.parametrize("style", TEXT_NAMES)
+def test_each_way_to_name_a_text_encoders_weight_reaches_it(tmp_path, parts, style):
+    contents = pair(TEXT_NAMES[style], 8)
+    _, clip = load_lora(lora(tmp_path, contents), parts.model, parts.clip, 1.0, 2.0)
+    up, down, _ = contents.values()
+    expected = tiny_clip().state_dict()[TEXT + ".weight"] + 2.0 * 0.5 * up @ down
+    with clip.loaded() as network:
+        assert torch.allclose(network.state_dict()[TEXT + ".weight"], expected, atol=1e-6)
+    assert not torch.equal(clip.encode("a cat"), parts.clip.encode("a cat"))
+
+
+def test_strength_zero_changes_nothing(tmp_path, parts):
+    path = lora(tmp_path, pair(UNET_NAMES["kohya"], 8) | pair(TEXT_NAMES["kohya"], 8))
+    model, clip = load_lora(path, parts.model, parts.clip, 0.0, 0.0)
+    assert model.patches.digest == parts.model.patches.digest
+    assert clip.source.patches_digest == ""
+
+
+def test_two_loras_add_up(tmp_path, parts):
+    path = lora(tmp_path, pair(UNET_NAMES["kohya"], 8))
+    once, _ = load_lora(path, parts.model, None, 1.0, 0.0)
+    twice, _ = load_lora(path, once, None, -1.0, 0.0)
+    assert torch.allclose(prediction(twice), prediction(parts.model), atol=1e-5)
+    assert not torch.allclose(prediction(once), prediction(parts.model), atol=1e-3)
+
+
+@pytest.mark.parametrize("missing", ["model", "clip"])
+def test_a_lora_loads_without_one_of_the_two(tmp_path, parts, missing):
+    path = lora(tmp_path, pair(UNET_NAMES["kohya"], 8) | pair(TEXT_NAMES["kohya"], 8))
+    model, clip = (None if missing == name else getattr(parts, name) for name in ("model", "clip"))
+    new_model, new_clip = load_lora(path, model, clip, 1.0, 1.0)
+    assert (new_model is None, new_clip is None) == (missing == "model", missing == "clip")
+
+
+def test_names_that_belong_to_nothing_are_warned_about(tmp_path, parts, caplog):
+    path = lora(tmp_path, pair(UNET_NAMES["kohya"], 8) | pair("lora_unet_of_another_model", 8))
+    load_lora(path, parts.model, parts.clip, 1.0, 1.0)
+    assert "lora_unet_of_another_model" in caplog.text
+
+
+def test_a_lora_of_another_family_changes_nothing_and_says_so(tmp_path, parts, caplog):
+    path = lora(tmp_path, pair("lora_unet_of_another_model", 8))
+    model, _ = load_lora(path, parts.model, parts.clip, 1.0, 1.0)
+    assert not model.patches
+    assert "changes nothing" in caplog.text
