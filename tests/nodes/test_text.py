@@ -112,7 +112,7 @@ class Unprintable:
         (0.1, "0.1"),
         (None, "None"),
         ({"é": [1]}, '{\n    "\\u00e9": [\n        1\n    ]\n}'),
-        ({1, 1}, "{1}"),
+        ({1}, "{1}"),
         (Unprintable(), "The value exists, but could not be serialized."),
     ],
 )
