@@ -1,1 +1,1 @@
-"""Model families and their parts: one file a family; text encoders, autoencoders and controls in folders of their own."""
+"""Model families and their parts: one file a family; text encoders, autoencoders and controls in own folders."""
