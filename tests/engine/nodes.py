@@ -139,3 +139,33 @@ def wait(run: Run, text: str) -> str:
 @node("Sleepy", category="test", title="Sleepy")
 async def sleepy(text: str) -> str:
     return text
+
+
+@node("Odd", category="test", title="Odd")
+def odd(mode: str) -> int:
+    from limner.errors import BadInput, OutOfMemory
+
+    if mode == "limner":
+        raise BadInput("It broke.", "For a reason.", "Mend it.")
+    if mode == "limner-memory":
+        raise OutOfMemory("The device is full.")
+    if mode == "memory":
+        raise MemoryError("full")
+    if mode == "exit":
+        raise SystemExit(3)
+    if mode == "unprintable":
+        raise Unprintable
+    return NodeResult(values=(1, 2, 3))  # type: ignore[return-value]
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@node("Paint", category="test", title="Paint")
+def paint(run: Run, side: int) -> int:
+    from PIL import Image
+
+    run.progress(1, 1, Image.new("RGBA", (side, side), "red"))
+    return side

@@ -37,11 +37,10 @@ def call(kind: str, **inputs: Any) -> dict[str, Any]:
 def chain(*ids: str, kind: str = "Text") -> dict[str, NodeCall]:
     """Calls where each takes the one before it; the last is an output."""
     links = [None, *ids]
-    made = {
+    return {
         node: NodeCall(kind, {"text": "" if before is None else Link(before, 0)})
         for before, node in zip(links, ids, strict=False)
     }
-    return made
 
 
 def ladder(size: int) -> dict[str, Any]:

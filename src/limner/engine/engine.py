@@ -71,6 +71,7 @@ class Engine:
         chosen = executor or LocalExecutor(settings, store, registry, make_cache(settings), memory)
         self._worker = Worker(self.queue, self.events, chosen, store.jobs, self._finished)
         self._counter = 0
+        self._accepting: set[str] = set()
         self._current: Executing | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
@@ -116,15 +117,21 @@ class Engine:
         if not isinstance(body, dict) or body.get("number") is None:
             self._counter += 1
         request = read_request(body)
-        if request.prompt_id in self.queue:
+        if request.prompt_id in self.queue or request.prompt_id in self._accepting:
             raise reject(
                 "duplicate_prompt_id",
                 "A prompt with this prompt_id is in the queue",
                 f"prompt_id {request.prompt_id}. Send another, or none to have one made.",
             )
-        checked = await self._check(request)
-        number: int | float = -place if request.front else place
-        return await self._accept(request, checked, number if request.number is None else request.number)
+        self._accepting.add(request.prompt_id)
+        try:
+            checked = await self._check(request)
+            number: int | float = -place if request.front else place
+            # Shielded: what is on its way to the disk goes into the queue even if the asker has gone.
+            chosen = number if request.number is None else request.number
+            return await asyncio.shield(self._accept(request, checked, chosen))
+        finally:
+            self._accepting.discard(request.prompt_id)
 
     async def _check(self, request: Request) -> Checked:
         files = StoreFiles(self.store)

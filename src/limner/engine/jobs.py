@@ -26,7 +26,7 @@ class Jobs:
         self._queue = queue
         self._store = store
 
-    def list(  # noqa: PLR0917 - the query of the request, in its order
+    def list(
         self,
         statuses: Sequence[str] = STATUSES,
         workflow_id: str | None = None,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from limner.engine.events import Event, Executing, ExecutionError, ExecutionInterrupted
+from limner.engine.executors.failures import message, type_name
 from limner.engine.executors.local import Outcome, now
 from limner.engine.hub import EventHub
 from limner.engine.queue import Job, Queue
@@ -120,8 +121,8 @@ def broken(job: Job, error: BaseException) -> Outcome:
     final: Event = ExecutionError(
         job.prompt_id,
         job.client_id,
-        exception_message=f"{error}\n",
-        exception_type=type(error).__qualname__,
+        exception_message=message(error),
+        exception_type=type_name(error),
         current_outputs=list(job.prompt),
         timestamp=now(),
     )

@@ -41,7 +41,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 def message(error: BaseException) -> str:
     """The error's text, a line break, and tips if there are any."""
     tips = MEMORY_TIP if is_out_of_memory(error) and not getattr(error, "do", "") else ""
-    return f"{error}\n{tips}"
+    return f"{text_of(error)}\n{tips}"
+
+
+def text_of(value: object) -> str:
+    """A foreign object as text; one that fails at that must not hide the error that is reported."""
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<{type(value).__name__}: {type(error).__name__} while shown>"
 
 
 def type_name(error: BaseException) -> str:
@@ -69,8 +77,5 @@ def shown_inputs(inputs: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 def _shown(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    try:
-        text = str(value)
-    except Exception as error:  # a foreign object's text must not hide the error that is reported
-        text = f"<{type(value).__name__}: {type(error).__name__} while shown>"
+    text = text_of(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

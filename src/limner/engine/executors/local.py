@@ -29,6 +29,7 @@ from limner.engine.executors.failures import (
     is_out_of_memory,
     message,
     shown_inputs,
+    text_of,
     type_name,
 )
 from limner.engine.executors.functions import Functions, Prepared, call_companion
@@ -357,7 +358,7 @@ class _PromptRun:
     def failure(self, failed: NodeFailed) -> ExecutionError:
         """The event of a failed run."""
         error = failed.cause
-        log.error("Node %s (%s) failed: %s", failed.node, failed.kind, error, exc_info=error)
+        log.error("Node %s (%s) failed: %s", failed.node, failed.kind, text_of(error), exc_info=error)
         if failed.node:
             self.progress.leave(failed.node, "error")
         report = ExecutionError(
