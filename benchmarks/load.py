@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 
@@ -73,8 +74,9 @@ def load_all(path: Path) -> int:
 
     memory = MemoryManager(Settings())
     parts = load_checkpoint(path, memory)
-    networks = [part.place() for part in parts]
-    return sum(parameter.nbytes for network in networks for parameter in network.parameters())
+    with ExitStack() as stack:
+        networks = [stack.enter_context(part.loaded()) for part in parts]
+        return sum(parameter.nbytes for network in networks for parameter in network.parameters())
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ class VAE:
             _log.info("The VAE decodes %s in tiles: a whole picture needs about %d MB.", list(latent.shape), each >> 20)
             return self.decode_tiled(latent)
         try:
-            with self._loaded(each) as network:
+            with self.loaded(each) as network:
                 size = batch_that_fits(self.memory.available(self.memory.vae_device), each, len(latent))
                 decoded = torch.cat([self._decode(network, part) for part in torch.split(latent, size)])
             return _picture(decoded)
@@ -119,7 +119,7 @@ class VAE:
             _log.warning("Out of memory while decoding: trying again in tiles.")
         return self.decode_tiled(latent)
 
-    def decode_tiled(  # noqa: PLR0917 - as packs call it
+    def decode_tiled(
         self,
         latent: Tensor,
         tile_x: int | None = None,
@@ -132,7 +132,7 @@ class VAE:
         kind = self.kind
         tile_x, tile_y = tile_x or DECODE_TILE, tile_y or DECODE_TILE
         overlap = DECODE_OVERLAP if overlap is None else overlap
-        with self._loaded(self._decode_bytes(latent[:1, :, : 2 * tile_y, :tile_x])) as network:
+        with self.loaded(self._decode_bytes(latent[:1, :, : 2 * tile_y, :tile_x])) as network:
             decoded = three_passes(
                 latent,
                 lambda part: self._decode(network, part),
@@ -166,14 +166,14 @@ class VAE:
             _log.info("The VAE encodes %s in tiles: a whole picture needs about %d MB.", list(pixels.shape), each >> 20)
             return self.encode_tiled(pixels)
         try:
-            with self._loaded(each) as network:
+            with self.loaded(each) as network:
                 size = batch_that_fits(self.memory.available(self.memory.vae_device), each, len(pictures))
                 return torch.cat([self._encode(network, part) for part in torch.split(pictures, size)])
         except (OutOfMemory, torch.OutOfMemoryError):
             _log.warning("Out of memory while encoding: trying again in tiles.")
         return self.encode_tiled(pixels)
 
-    def encode_tiled(  # noqa: PLR0917 - as packs call it
+    def encode_tiled(
         self,
         pixels: Tensor,
         tile_x: int | None = None,
@@ -186,7 +186,7 @@ class VAE:
         kind, pictures = self.kind, self._signed(pixels)
         tile_x, tile_y = tile_x or ENCODE_TILE, tile_y or ENCODE_TILE
         overlap = ENCODE_OVERLAP if overlap is None else overlap
-        with self._loaded(self._encode_bytes(pictures[:1, :, : 2 * tile_y, :tile_x])) as network:
+        with self.loaded(self._encode_bytes(pictures[:1, :, : 2 * tile_y, :tile_x])) as network:
             return three_passes(
                 pictures,
                 lambda part: self._encode(network, part),
@@ -223,7 +223,8 @@ class VAE:
 
     # -- both -----------------------------------------------------------------------------------------------------
 
-    def _loaded(self, working: int) -> AbstractContextManager[nn.Module]:
+    def loaded(self, working: int = 0) -> AbstractContextManager[nn.Module]:
+        """The network, on its device, for as long as the block lasts. working: bytes needed besides."""
         device = self.memory.vae_device
         return self.memory.loaded(self.source, self.memory.vae_precision().storage, device=device, working=working)
 
