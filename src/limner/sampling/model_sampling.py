@@ -161,10 +161,12 @@ def make_sampling(kind: str, **settings: float | str | bool) -> ModelSampling:
             return _discrete(discrete[kind], **chosen)
         if kind == "lcm":
             distilled = DistilledTime(_discrete_table(**chosen))  # type: ignore[arg-type]
-            return ModelSampling(distilled, LCM(distilled))
+            return ModelSampling(distilled, LCM(time=distilled))
         time, prediction = times[kind]
         return ModelSampling(time(**chosen), prediction)
     except KeyError:
-        raise BadInput(f"No sampling of kind {kind!r}.", do=f"Use one of {', '.join([*discrete, 'lcm', *times])}.") from None
+        raise BadInput(
+            f"No sampling of kind {kind!r}.", do=f"Use one of {', '.join([*discrete, 'lcm', *times])}."
+        ) from None
     except TypeError as error:
         raise BadInput(f"Sampling {kind!r} has no such setting: {settings}.", why=str(error)) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -83,15 +83,10 @@ class IMG2IMG(X0):
 class LCM(Prediction):
     """Noise prediction with a consistency model's boundary condition.  Luo et al. 2023, eq. 9."""
 
-    time: DistilledTime | None = None
-
-    def __init__(self, time: DistilledTime) -> None:
-        object.__setattr__(self, "sigma_data", 1.0)
-        object.__setattr__(self, "time", time)
+    time: DistilledTime = field(kw_only=True)
 
     def denoised(self, sigma: Tensor, output: Tensor, x: Tensor) -> Tensor:
         """c_out(t) · (x - sigma · output) + c_skip(t) · x with times scaled by ten and data std one half."""
-        assert self.time is not None
         scaled = self.time.timestep(sigma) * 10.0
         total = scaled**2 + 0.25
         return (x - output * sigma) * (scaled / total**0.5) + x * (0.25 / total)

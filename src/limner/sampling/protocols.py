@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from limner.sampling.condition_values import ConditionValue
     from limner.sampling.latent import LatentFormat
     from limner.sampling.model_sampling import ModelSampling
 
@@ -32,8 +31,11 @@ class DiffusionModel(Protocol):
         """Channels, axes and scale of its latents."""
         ...
 
-    def extra_conds(self, **values: Any) -> Mapping[str, ConditionValue]:
-        """One condition's entries (cross_attn, pooled_output, width, noise, …) as the network's arguments."""
+    def extra_conds(self, **values: Any) -> Mapping[str, Any]:
+        """One condition's entries (cross_attn, pooled_output, width, noise, …) as arguments of `apply_model`.
+
+        Tensors (or ConditionValues, where how they are cut and batched must be said) by argument name.
+        """
         ...
 
     def apply_model(
@@ -57,8 +59,8 @@ class DiffusionModel(Protocol):
         """Bytes free on its device."""
         ...
 
-    def loaded(self) -> AbstractContextManager[Any]:
-        """Weights are on the device inside this block."""
+    def loaded(self, working: int = 0) -> AbstractContextManager[Any]:
+        """Weights are on the device inside this block, with `working` bytes to spare."""
         ...
 
     def place(self, tensor: Tensor) -> Tensor:

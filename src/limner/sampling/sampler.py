@@ -43,7 +43,9 @@ class Sampler:
         known = [p.name for p in inspect.signature(self.steps).parameters.values() if p.kind is p.KEYWORD_ONLY]
         for name in options:
             if name not in known:
-                raise BadInput(f"Sampler {self.name} has no option {name!r}.", do=f"It has: {', '.join(known) or 'none'}.")
+                raise BadInput(
+                    f"Sampler {self.name} has no option {name!r}.", do=f"It has: {', '.join(known) or 'none'}."
+                )
         return replace(self, options={**self.options, **options})
 
     def sample(

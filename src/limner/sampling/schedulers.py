@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -66,7 +67,7 @@ def beta(sampling: ModelSampling, steps: int, alpha: float = 0.6, beta: float = 
     table = sampling.sigmas
     quantiles = betaincinv(alpha, beta, 1 - np.linspace(0, 1, steps, endpoint=False))
     positions = np.rint(quantiles * (len(table) - 1)).astype(int).tolist()
-    kept = [now for before, now in zip([None, *positions], positions) if now != before]
+    kept = [now for before, now in pairwise([None, *positions]) if now != before]
     return [*(float(table[position]) for position in kept), 0.0]
 
 
@@ -99,7 +100,9 @@ def exponential_sigmas(sigma_min: float, sigma_max: float, steps: int) -> list[f
 
 def kl_optimal_sigmas(sigma_min: float, sigma_max: float, steps: int) -> list[float]:
     """Even in atan sigma.  Sabour et al. 2024, "Align Your Steps", eq. 28."""
-    part = torch.tensor(_ramp(steps))  # float32, as published schedules are: it decides the first level when it is large
+    part = torch.tensor(
+        _ramp(steps)
+    )  # float32, as published schedules are: it decides the first level when it is large
     low, high = torch.tensor(sigma_min).atan(), torch.tensor(sigma_max).atan()
     return [*(part * low + (1 - part) * high).tan().tolist(), 0.0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +14,7 @@ from limner.sampling.step import Noise
 
 def intervals(sigmas: Sequence[float]) -> Iterator[tuple[float, float]]:
     """(sigma, the sigma after it) for every step."""
-    return zip(sigmas, sigmas[1:])
+    return pairwise(sigmas)
 
 
 def slope(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def churn(
 
 
 def ancestral(sigma: float, after: float, eta: float) -> tuple[float, float]:
-    """(down, up): step to `down` without noise, then add `up` of it, to be at `after`.  Song et al. 2021, DDIM eq. 16."""
+    """(down, up): step to `down` without noise, then add `up` of it, to be at `after`.  Song et al. 2021, eq. 16."""
     if not eta:
         return after, 0.0
     if sigma == math.inf:

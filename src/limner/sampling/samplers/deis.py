@@ -59,7 +59,7 @@ def deis(
             weights = _tab_weights(nodes, after)
         else:
             weights = lagrange_integrals(nodes, sigma, after)
-        for weight, direction in zip(weights, slopes):
+        for weight, direction in zip(weights, slopes, strict=True):
             x = x + direction * weight
     return x
 

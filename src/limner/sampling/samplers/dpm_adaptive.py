@@ -32,7 +32,7 @@ class StepSize:
         """Whether a step with this relative error counts; resizes the next one."""
         inverse = 1 / (error + 1e-8)
         self.inverse_errors = [inverse, *(self.inverse_errors[1:] or [inverse, inverse])]
-        factor = math.prod(value**power for value, power in zip(self.inverse_errors, self.exponents))
+        factor = math.prod(value**power for value, power in zip(self.inverse_errors, self.exponents, strict=True))
         factor = 1 + math.atan(factor - 1)
         accepted = factor >= self.accept_safety
         if accepted:

@@ -1,4 +1,4 @@
-"""DPM-Solver in single steps of order three, a fixed number of predictions in all.  Lu et al. 2022, "DPM-Solver-fast"."""
+"""DPM-Solver in single steps of order three, with a fixed number of predictions.  Lu et al. 2022, DPM-Solver-fast."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def dpm_fast(
     orders = [3] * (blocks - 1) + [rest] if rest else [3] * (blocks - 2) + [2, 1]
     times = torch.linspace(float(start), float(end), blocks + 1)
     solver = DPMSolver(denoise)
-    for order, time, after in zip(orders, times, times[1:]):
+    for order, time, after in zip(orders, times[:-1], times[1:], strict=True):
         sigma, sigma_after = math.exp(-time), math.exp(-after)
         reached, up = with_fresh_noise(time, after, end, eta)
         eps, denoised = solver.predict(x, time)

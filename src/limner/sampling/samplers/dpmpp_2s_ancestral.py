@@ -28,10 +28,7 @@ def dpmpp_2s_ancestral(
         if down == 0:
             x = denoised + noise(sigma, after) * (s_noise * up)
             continue
-        if sampling.is_flow and sigma == 1:
-            middle = 0.9999
-        else:
-            middle = sampling.sigma_between(sigma, down, 0.5)
+        middle = 0.9999 if sampling.is_flow and sigma == 1 else sampling.sigma_between(sigma, down, 0.5)
         halfway = x * (middle / sigma) + denoised * (1 - middle / sigma)
         ahead = denoise(halfway, middle)
         x = x * (down / sigma) + ahead * (1 - down / sigma)

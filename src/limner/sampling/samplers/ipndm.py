@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor
 
 from limner.sampling.sampler import Sampler
-from limner.sampling.solver import intervals, lagrange_integrals, slope
+from limner.sampling.solver import intervals, slope
 from limner.sampling.step import Denoise, Step, Steps
 
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
@@ -21,7 +23,7 @@ def ipndm(denoise: Denoise, x: Tensor, sigmas: list[float], *, max_order: int = 
         if after == 0:
             return denoised
         slopes = [slope(x, sigma, denoised), *slopes][:max_order]
-        for weight, direction in zip(ADAMS_BASHFORTH[len(slopes) - 1], slopes):
+        for weight, direction in zip(ADAMS_BASHFORTH[len(slopes) - 1], slopes, strict=True):
             x = x + direction * (weight * (after - sigma))
     return x
 
@@ -37,14 +39,14 @@ def ipndm_v(denoise: Denoise, x: Tensor, sigmas: list[float], *, max_order: int 
             return denoised
         slopes = [slope(x, sigma, denoised), *slopes][:max_order]
         nodes = [sigmas[i - k] for k in range(len(slopes))]
-        for weight, direction in zip(_variable_weights([after, *nodes]), slopes):
+        for weight, direction in zip(_variable_weights([after, *nodes]), slopes, strict=True):
             x = x + direction * (weight * (after - sigma))
     return x
 
 
 def _variable_weights(levels: list[float]) -> list[float]:
     """Weights for the slopes at levels[1:] over the step from levels[1] to levels[0]."""
-    steps = [new - old for new, old in zip(levels, levels[1:])]
+    steps = [new - old for new, old in pairwise(levels)]
     if not steps[1:]:
         return [1.0]
     h, h1 = steps[:2]

@@ -19,7 +19,7 @@ def lms(denoise: Denoise, x: Tensor, sigmas: list[float], *, order: int = 4) -> 
             return denoised
         slopes = [slope(x, sigma, denoised), *slopes][:order]
         nodes = [sigmas[i - k] for k in range(len(slopes))]
-        for weight, direction in zip(lagrange_integrals(nodes, sigma, after), slopes):
+        for weight, direction in zip(lagrange_integrals(nodes, sigma, after), slopes, strict=True):
             x = x + weight * direction
     return x
 

@@ -90,7 +90,7 @@ def _advance(
     """x carried from sigma to after, drawn towards the predictions."""
     step = sampling.half_log_snr(after) - sampling.half_log_snr(sigma)
     x = x * (after / sigma * math.exp(-(tau**2) * step))
-    for weight, prediction in zip(weights, predictions):
+    for weight, prediction in zip(weights, predictions, strict=True):
         x = x + prediction * (sampling.alpha(after) * weight)
     return x
 

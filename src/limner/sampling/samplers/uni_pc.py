@@ -17,9 +17,7 @@ LAST_SIGMA = 0.001
 """Stands for 0, which has no logarithm."""
 
 
-def uni_pc(
-    denoise: Denoise, x: Tensor, sigmas: list[float], *, variant: Literal["bh1", "bh2"] = "bh1"
-) -> Steps:
+def uni_pc(denoise: Denoise, x: Tensor, sigmas: list[float], *, variant: Literal["bh1", "bh2"] = "bh1") -> Steps:
     """One prediction a step. variant: the published choices B(h) = h and B(h) = e^h - 1.
 
     x is clean + sigma · noise; the method is written for x / √(1 + σ²), which cancels but shows in the steps' x.
@@ -39,7 +37,7 @@ def uni_pc(
         time = -math.log(levels[i + 1])
         h = time - times[0]
         ratios = [(earlier - times[0]) / h for earlier in times[1:order]]
-        changes = [(earlier - past[0]) / ratio for earlier, ratio in zip(past[1:order], ratios)]
+        changes = [(earlier - past[0]) / ratio for earlier, ratio in zip(past[1:order], ratios, strict=True)]
         matrix, target, scale = _system([*ratios, 1.0], -h, variant)
         base = x * (levels[i + 1] / levels[i]) - past[0] * math.expm1(-h)
         x = _corrected(base, changes, _solve(matrix, target, order - 1), scale)
@@ -83,7 +81,7 @@ def _solve(matrix: np.ndarray, target: np.ndarray, size: int) -> list[float]:
 
 
 def _corrected(base: Tensor, changes: list[Tensor], weights: list[float], scale: float) -> Tensor:
-    for weight, change in zip(weights, changes):
+    for weight, change in zip(weights, changes, strict=True):
         base = base - change * (scale * weight)
     return base
 
