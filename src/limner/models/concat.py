@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from limner.sampling.condition_values import repeat_to_batch
 from limner.sampling.latent import LatentFormat
+from limner.sampling.resize import common_upscale
 
 # A latent of Stable Diffusion 1's autoencoder for medium grey, in model space.
 GREY = (0.8223, -0.6876, 0.6364, 0.1380)
@@ -45,7 +46,7 @@ def concat_cond(
     else:
         picture = torch.zeros_like(noise) if latent_image is None else latent_image
     mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(noise)
-    painted = _repeated(_resized(mask, noise).round(), len(noise))
+    painted = repeat_to_batch(common_upscale(mask, noise.shape[-1], noise.shape[-2], "bilinear").round(), len(noise))
     return torch.cat((painted, _fitted(picture.to(noise), noise)), dim=1)
 
 
@@ -53,20 +54,5 @@ def _fitted(picture: Tensor, like: Tensor) -> Tensor:
     """The picture cut about its centre to the aspect of `like`, resized to it, repeated to its batch."""
     height, width = like.shape[-2:]
     if picture.shape[-2:] != like.shape[-2:]:
-        old_height, old_width = picture.shape[-2:]
-        aspect, wanted = old_width / old_height, width / height
-        x = round((old_width - old_width * (wanted / aspect)) / 2) if aspect > wanted else 0
-        y = round((old_height - old_height * (aspect / wanted)) / 2) if aspect < wanted else 0
-        picture = picture[..., y : old_height - y, x : old_width - x]
-    return _repeated(_resized(picture, like), len(like))
-
-
-def _resized(picture: Tensor, like: Tensor) -> Tensor:
-    if picture.shape[-2:] == like.shape[-2:]:
-        return picture
-    return F.interpolate(picture, size=like.shape[-2:], mode="bilinear")
-
-
-def _repeated(picture: Tensor, batch: int) -> Tensor:
-    """The first `batch` of it, repeated from the start where it has fewer."""
-    return picture.repeat(-(-batch // len(picture)), *[1] * (picture.ndim - 1))[:batch]
+        picture = common_upscale(picture, width, height, "bilinear", "center")
+    return repeat_to_batch(picture, len(like))
