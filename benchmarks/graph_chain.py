@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks import report
-from limner.engine import Engine, NodeRegistry
+from limner.engine import Engine, NodeRegistry, calm_collector
 from limner.engine.events import Event
 from limner.graph import parse, plan
 from limner.settings import Settings
@@ -80,6 +80,7 @@ async def measure(engine: Engine) -> None:
 
 
 async def main() -> None:
+    calm_collector()  # as `limner serve` does
     registry = NodeRegistry.open()
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(base_directory=str(Path(folder)))

@@ -141,11 +141,6 @@ def check_prompt(request: Request, registry: Registry, files: FileLookup, check:
     if found.error is not None:
         raise PromptRejected(found.error, found.node_errors)
     stored = normalised(raw, found.changes)
-    try:
-        json.dumps((stored, request.extra_data), allow_nan=False)
-    except (ValueError, TypeError, RecursionError) as error:
-        what = "The prompt cannot be kept as JSON"
-        raise reject("invalid_prompt", what, f"{error}. NaN and Infinity are not numbers in JSON.") from error
     return Checked(stored, None if found.changes else prompt, found.outputs, found.node_errors)
 
 

@@ -78,7 +78,7 @@ def _parse_call(node: str, plain: Any, registry: Registry | None) -> NodeCall:
     inputs = plain.get("inputs")
     if inputs is None:
         inputs = {}
-    if not isinstance(inputs, dict):
+    elif not isinstance(inputs, dict):
         what = f"Cannot execute because the inputs of a node are {_type_name(inputs)}, not an object."
         raise PromptError("invalid_prompt", what, f"Node ID '#{clip(node)}'")
     values = {name: value if type(value) is str else parse_value(value) for name, value in inputs.items()}

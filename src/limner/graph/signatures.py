@@ -20,6 +20,7 @@ Fingerprint = Callable[[str, NodeCall, Schema], Any]
 """Asks the `changes_when` companion of a node: id, call, schema → a value that is equal while a result holds."""
 
 _SIZE = 16
+_SHORT = 32
 
 
 class Signer:
@@ -35,6 +36,7 @@ class Signer:
         self._prompt = prompt
         self._registry = registry
         self._fingerprint = fingerprint
+        self._texts: dict[str, bytes] = {}
         self._kinds: dict[str, tuple[Schema | None, frozenset[str] | None]] = {}
 
     def sign(self, root: str) -> bytes:
@@ -71,9 +73,10 @@ class Signer:
 
     def _hash(self, node: str, call: NodeCall) -> bytes:
         schema, declared = self._kind(call.kind)
-        parts = [_text(call.kind)]
+        text = self._text
+        parts = [text(call.kind)]
         if schema is not None and (schema.not_idempotent or "UNIQUE_ID" in schema.hidden.values()):
-            parts.append(b"@" + _text(node))
+            parts.append(b"@" + _text_bytes(node))
         if "is_changed" in call.extra:  # a client may know better than the companion (rule I1)
             parts.append(b"#" + self._constant(call.extra["is_changed"]))
         elif schema is not None and "changes_when" in schema.companions and self._fingerprint is not None:
@@ -81,12 +84,14 @@ class Signer:
         inputs = call.inputs
         for name in sorted(inputs):
             value = inputs[name]
-            parts.append(_text(name))
-            if type(value) is Link:
+            parts.append(text(name))
+            if type(value) is str:
+                parts.append(text(value))
+            elif type(value) is Link:
                 if declared is None or name in declared:
                     parts.append(b"L%d:" % value.slot + self.signatures[value.node])
                 else:
-                    parts.append(b"l%d:" % value.slot + _text(value.node))
+                    parts.append(b"l%d:" % value.slot + _text_bytes(value.node))
             else:
                 parts.append(self._constant(value))
         return blake2b(b"".join(parts), digest_size=_SIZE).digest()
@@ -95,7 +100,7 @@ class Signer:
         """Bytes that are equal for equal constants only; each has a length or an end, so none runs into the next."""
         kind = type(value)
         if kind is str:
-            return _text(value)
+            return _text_bytes(value)
         if kind is int or kind is bool or value is None:
             return b"%b;" % str(value).encode()
         if kind is float:
@@ -103,15 +108,24 @@ class Signer:
         if kind is bytes:
             return b"b%d:" % len(value) + bytes(value)
         try:
-            return b"j" + _text(json.dumps(value, sort_keys=True, allow_nan=False))
+            return b"j" + _text_bytes(json.dumps(value, sort_keys=True, allow_nan=False))
         except (TypeError, ValueError, RecursionError):
             return self._never_equal()
+
+    def _text(self, text: str) -> bytes:
+        """`_text_bytes`, remembered: kinds, names and short constants come again and again."""
+        found = self._texts.get(text)
+        if found is None:
+            found = _text_bytes(text)
+            if len(text) < _SHORT:
+                self._texts[text] = found
+        return found
 
     def _never_equal(self) -> bytes:
         return b"!" + token_bytes(_SIZE)
 
 
-def _text(text: str) -> bytes:
+def _text_bytes(text: str) -> bytes:
     data = text.encode("utf-8", "surrogatepass")
     return b"s%d:" % len(data) + data
 

@@ -96,10 +96,16 @@ class JobStore:
     def add(self, record: JobRecord) -> Commit:
         """Take a prompt in; it is accepted once the commit is awaited.
 
-        Raises BadInput for an id that no database could index, and from the commit LimnerError when it was not written.
+        Raises BadInput for an id that no database could index and for what JSON does not have (NaN), and from the
+        commit LimnerError when it was not written.
         """
         check_prompt_id(record.prompt_id)
-        item = json.dumps(record.item(), separators=(",", ":"))
+        try:
+            item = json.dumps(record.item(), separators=(",", ":"), allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise BadInput(
+                "The prompt cannot be kept as JSON.", f"{error}.", "NaN and Infinity are no JSON."
+            ) from error
         workflow = record.workflow_id()
         row = {
             "prompt_id": record.prompt_id,
