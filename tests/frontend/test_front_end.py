@@ -113,7 +113,7 @@ def test_an_upload_is_chosen_and_loaded(page: Page, limner: Live, tmp_path: Path
     page.until(
         "() => app.graph._nodes.find(n => n.type === 'LoadImage').widgets.find(w => w.name === 'image').value === 'red.png'"
     )
-    assert (limner.base / "input" / "red.png").exists()
+    page.until("async () => (await (await fetch('/internal/files/input')).json()).includes('red.png')")
 
     page.press_run()
 
