@@ -299,6 +299,22 @@ def test_an_empty_model_folder_is_named():
     assert "no file in the model folder checkpoints" in found["details"]
 
 
+PICTURE_IN = schema("Open", port("image", "COMBO", file_in="input"), output_node=True)
+
+
+class Pictures(Models):
+    def choices(self, port: Port):
+        return ["fox.png"]
+
+
+@pytest.mark.parametrize(("value", "hint"), [("foxes.png", "; nearest: fox.png"), ("/etc/passwd", ""), (5, "")])
+def test_a_picture_that_is_not_there_fails_as_the_nodes_own_check_v11(value, hint):
+    found = one(check({"1": call("Open", image=value)}, PICTURE_IN, files=Pictures()))
+    assert found["type"] == "custom_validation_failed"
+    assert found["details"] == f"image - Invalid image file: {value}{hint}"
+    assert found["extra_info"]["input_name"] == "image"
+
+
 CHECKED = schema("Checked", port("a", "INT", options={"max": 5}), port("b", "INT"), output_node=True,
                  companions=frozenset({"checks"}), validates=frozenset({"a", "b"}))  # fmt: skip
 

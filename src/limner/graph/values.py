@@ -119,6 +119,8 @@ def not_offered(port: Port, value: Any, schema: Schema, files: FileLookup) -> Re
     elif files.accepts(port, value):
         return None
     offered = choices_of(port, files) or []
+    if port.file_in is not None:
+        return _no_such_file(port, value, offered)
     short = len(offered) <= LONG_LIST
     listed = str(offered) if short else f"(list of length {len(offered)})"
     near = nearest(value, [one for one in offered if isinstance(one, str)]) if isinstance(value, str) else []
@@ -133,6 +135,21 @@ def not_offered(port: Port, value: Any, schema: Schema, files: FileLookup) -> Re
         what,
         input_name=port.name,
         input_config=input_config(port, schema, files) if short else None,
+        received_value=shown(value),
+        **({"nearest": near} if near else {}),
+    )
+
+
+def _no_such_file(port: Port, value: Any, offered: list[Any]) -> Reason:
+    """A file that is not in its folder: nodes with file inputs have always checked this themselves (rule V11)."""
+    near = nearest(value, offered) if isinstance(value, str) else []
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    what = "file" if port.suffixes else "image file"
+    return reason(
+        "custom_validation_failed",
+        "Custom validation failed for node",
+        f"{port.name} - Invalid {what}: {clip(value)}{hint}",
+        input_name=port.name,
         received_value=shown(value),
         **({"nearest": near} if near else {}),
     )
