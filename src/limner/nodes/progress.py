@@ -1,24 +1,58 @@
-"""How far a sampling has come: reported after every step. (No nodes here.)"""
+"""How far a sampling has come: reported after every step, with a preview where one is wanted. (No nodes here.)"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import logging
+from functools import partial
 
 from torch import Tensor
 
+from limner.errors import LimnerError
 from limner.graph import Run
 from limner.models.model import Model
+from limner.models.vae.taesd import TAESDConfig, TinyDecoder
+from limner.sampling.previews import Decoder, make_previewer
+from limner.sampling.sampler import Callback
+from limner.weights import CheckpointHeader, NetworkSource
+
+_log = logging.getLogger(__name__)
 
 
-def step_callback(run: Run, model: Model) -> Callable[[int, Tensor, Tensor, int], None]:  # noqa: ARG001
-    """What to call after each step with its number, the prediction, the latent and the number of steps.
+def step_callback(run: Run, model: Model) -> Callback:
+    """What to call at each step with its number, the prediction, the latent and the number of steps.
 
     It raises Interrupted when the prompt was interrupted meanwhile.
     """
+    method = run.settings.preview_method
+    decoder = tiny_decoder(run, model.latent_format.taesd) if method == "taesd" else None
+    previewer = make_previewer(model.latent_format, method, decoder)
 
-    def after_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:  # noqa: ARG001
-        preview: Any = None
-        run.progress(step + 1, total, preview)
+    def at_step(step: int, denoised: Tensor, _x: Tensor, total: int) -> None:
+        run.progress(step + 1, total, previewer(denoised) if previewer else None)
 
-    return after_step
+    return at_step
+
+
+def tiny_decoder(run: Run, name: str | None) -> Decoder | None:
+    """The decoder for previews whose file in `vae_approx` begins with this name; None, and a warning, without one."""
+    files = run.store.folders.list("vae_approx")
+    file = next((file for file in files if name is not None and file.startswith(name)), None)
+    if file is None:
+        _log.warning("There is no %s in vae_approx; previews are made from the latent directly.", name or "TAESD")
+        return None
+    try:
+        header = CheckpointHeader.read(run.store.folders.path("vae_approx", file))
+        config = TAESDConfig.from_state({f"taesd_decoder.{key}": size for key, size in header.shapes().items()}, {})
+    except LimnerError as error:
+        _log.warning("%s makes no previews: %s", file, error)
+        return None
+    source = NetworkSource("TAESD decoder", partial(TinyDecoder, config), header.tensors, header.identity)
+    memory = run.memory
+    precision = memory.vae_precision()
+
+    def decode(latent: Tensor) -> Tensor:
+        with memory.loaded(source, precision.storage, device=memory.vae_device) as network:
+            pixels: Tensor = network(memory.place(latent.to(precision.compute), memory.vae_device))
+        return (pixels - 0.5) * 2
+
+    return decode

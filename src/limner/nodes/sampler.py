@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from limner.graph import Choice, Conditioning, Float, Int, Latent, Run, node
 from limner.nodes.kinds import MODEL
 from limner.nodes.progress import step_callback
+from limner.sampling.run import ksample
 from limner.sampling.samplers import SAMPLERS
 from limner.sampling.schedulers import SCHEDULERS
 
@@ -47,8 +48,6 @@ def ksampler(
     latent_image: the latent to start from.
     denoise: how much of the latent is made anew; 1 is all of it.
     """
-    from limner.sampling.run import ksample  # noqa: PLC0415
-
     return ksample(
         model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
         denoise=denoise, callback=step_callback(run, model),
@@ -80,8 +79,6 @@ def ksampler_advanced(
         "end_step": end_at_step,
         "force_full_denoise": return_with_leftover_noise == "disable",
     }
-    from limner.sampling.run import ksample  # noqa: PLC0415
-
     return ksample(
         model, noise_seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
         denoise=1.0, callback=step_callback(run, model), **options,
