@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from limner.cli.assemble import Parts, assembled
+from limner.engine import calm_collector
 from limner.server.logs import LogRing, RingHandler, Tee
 from limner.settings import Settings
 
@@ -29,6 +30,7 @@ def serve(settings: Settings) -> None:
 
     ring = LogRing()
     start_logging(settings, ring)
+    calm_collector()
     with assembled(settings) as parts:
         preload = threading.Thread(target=import_nodes_when_quiet, args=(parts,), daemon=True)
         asyncio.run(run_server(settings, parts.engine, parts.store, logs=ring, on_first_client=preload.start))
