@@ -116,8 +116,11 @@ class MemoryManager:
         return dtypes.text_precision(self.settings, devices.capabilities(self.device))
 
     def channels_last(self, device: torch.device) -> bool:
-        """Whether convolutions are kept with their channels last: on the CPU, where it is faster, or when asked."""
-        return self.settings.force_channels_last or device.type == "cpu"
+        """Whether convolutions are kept with their channels last: when asked, and on the CPUs where it is faster.
+
+        Those are the ones that are fast in bfloat16 (5 to 20 % gained there, 10 to 20 % lost on the others).
+        """
+        return self.settings.force_channels_last or (device.type == "cpu" and devices.has_native_bf16())
 
     def free_memory(self, device: torch.device | None = None) -> int:
         """Bytes free on a device, less what the settings leave to others."""
