@@ -22,7 +22,7 @@ FLAGS = (
 READY = """() => window.app && window.app.graph && window.app.vueAppReady !== false
     && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 20
     && !document.getElementById('splash-loader')"""
-PATIENCE = 60_000
+PATIENCE = 120_000
 
 
 def chromium() -> str:

@@ -20,7 +20,10 @@ SHOWN = """() => {
     const picture = node?.imgs?.[0];
     return picture?.complete && picture.naturalWidth ? [picture.naturalWidth, picture.naturalHeight, picture.src] : null;
 }"""
-VALUES = "() => app.graph._nodes.map(node => [node.type, (node.widgets ?? []).map(one => String(one.value))]).sort()"
+VALUES = """() => app.graph._nodes.map(node => [node.type,
+    (node.widgets ?? []).filter(one => !one.name.startsWith('$$')).map(one => String(one.value))]).sort()"""
+IN_THE_PANEL = """() => [...document.querySelectorAll('img')].some(
+    picture => picture.src.includes('/view?filename=limner_') && picture.naturalWidth === 128)"""
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +64,10 @@ def test_a_workflow_file_runs_its_picture_shows_and_a_reload_restores_it(page: P
     page.page.reload()
     page.until("count => window.app?.graph?._nodes?.length === count", len(before))
     assert page.do(VALUES) == before
+    page.until(READY)
+    for key in "qa":  # one of the two opens the panel of results, by the front end's age
+        page.page.keyboard.press(key)
+    page.until(IN_THE_PANEL)
     assert page.faults == []
 
 

@@ -15,7 +15,7 @@ from limner.server.replies import file_type, flag, json_reply, read_json, read_o
 from limner.store import AlreadyThere, Users
 
 STYLE = "user.css"
-EMPTY = {STYLE: "", "comfy.templates.json": "[]"}
+EMPTY = {STYLE: "", "comfy.templates.json": "[]", "workflows/.index.json": '{"favorites":[]}'}
 """Files that the front end always asks for. Until there is one it is empty: a browser reports each 404 as a fault."""
 EMPTY_FOLDERS = ("workflows", "subgraphs")
 """The same of folders."""
