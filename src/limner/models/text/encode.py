@@ -50,12 +50,12 @@ def encode_weighted(
     """
     length = max((len(row) for row in rows), default=encoder.config.max_position_embeddings)
     empty = [(settings.start, 1.0), (settings.end, 1.0), *[(settings.pad, 1.0)] * (length - 2)][:length]
-    weights = torch.tensor([[float(token[1]) for token in row] for row in rows])
-    weighted = bool((weights != 1.0).any())
+    weights = [[float(token[1]) for token in row] for row in rows]
+    weighted = any(weight != 1.0 for row in weights for weight in row)
     asked = [*rows, empty] if weighted or not rows else list(rows)
     states, pooled = _encode_rows(encoder, asked, settings, dtype)
     if weighted:
-        scale = weights[..., None].to(states.device)
+        scale = torch.tensor(weights, device=states.device)[..., None]
         states = (states[:-1] - states[-1:]) * scale + states[-1:]
     return Encoded(states.flatten(0, 1)[None], pooled[:1])
 
@@ -71,8 +71,8 @@ def _encode_rows(
     ]
     # a vector's place holds a padding id, unless that is also the end token, which marks what is pooled
     stand_in = settings.pad if settings.pad != settings.end else settings.start
-    ids = torch.tensor([[stand_in if _is_vector(token) else int(token) for token in row] for row in fitting])
-    ids = ids.to(table.device)
+    numbers = [[stand_in if _is_vector(token) else int(token) for token in row] for row in fitting]
+    ids = torch.tensor(numbers, device=table.device)
     embeds = encoder.embed(ids, dtype)
     if vector_places:
         embeds = embeds.clone()
