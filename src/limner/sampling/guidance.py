@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 Arguments = dict[str, Any]
 Hook = Callable[[Arguments], Tensor]
-PreHook = Callable[[Arguments], list[Tensor]]
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
@@ -90,23 +89,6 @@ def mahiro() -> Hook:
     return function
 
 
-def tangential_cfg() -> PreHook:
-    """Pre-CFG: the unconditional noise along the direction it shares with the conditional.  Kwon et al. 2025 (TCFG)."""
-
-    def function(args: Arguments) -> list[Tensor]:
-        outputs: list[Tensor] = args["conds_out"]
-        if len(outputs) <= 1 or not args["conds"][1]:
-            return outputs
-        x = args["input"]
-        cond, uncond = (x - outputs[0]).flatten(1), (x - outputs[1]).flatten(1)
-        _, _, directions = torch.linalg.svd(torch.stack([uncond, cond], 1).float(), full_matrices=False)
-        first = directions[:, 0]
-        along = (uncond * first).sum(1, keepdim=True) * first
-        return [outputs[0], x - along.reshape(x.shape), *outputs[2:]]
-
-    return function
-
-
 class AdaptiveProjection:
     """Pre-CFG: guidance without what only lengthens the prediction.  Sadat et al. 2024 (APG).
 
@@ -119,7 +101,7 @@ class AdaptiveProjection:
         self.last_sigma: float | None = None
 
     def __call__(self, args: Arguments) -> list[Tensor]:
-        """The unconditional prediction moved so that plain CFG gives the projected guidance."""
+        """The conditional prediction moved so that plain CFG gives cond + scale · projected guidance."""
         outputs: list[Tensor] = args["conds_out"]
         if len(outputs) <= 1 or not args["conds"][1]:
             return outputs
@@ -133,11 +115,13 @@ class AdaptiveProjection:
             guidance = self.average = self.momentum * self.average + guidance
         axes = (-1, -2, -3)
         if self.norm_threshold > 0:
-            guidance = guidance * (self.norm_threshold / guidance.norm(dim=axes, keepdim=True)).clamp(max=1)
-        unit = cond / cond.norm(dim=axes, keepdim=True).clamp(min=1e-12)
+            guidance = guidance * (
+                self.norm_threshold / torch.linalg.vector_norm(guidance, dim=axes, keepdim=True)
+            ).clamp(max=1)
+        unit = cond / torch.linalg.vector_norm(cond, dim=axes, keepdim=True).clamp(min=1e-12)
         parallel = (guidance * unit).sum(axes, keepdim=True) * unit
         projected = guidance - parallel + self.eta * parallel
-        return [cond, uncond + projected + (cond - uncond) / args["cond_scale"], *outputs[2:]]
+        return [uncond + projected + (cond - uncond) / args["cond_scale"], uncond, *outputs[2:]]
 
 
 def differential_diffusion(model: DiffusionModel, strength: float = 1.0) -> Callable[..., Tensor]:

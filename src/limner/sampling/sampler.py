@@ -92,8 +92,8 @@ class Sampler:
         return self.steps(denoise, x, levels, source, **self.options)
 
 
-def consume(steps: Steps, total: int, callback: Callback | None = None) -> Tensor:
-    """Run a sampler's generator to its end; the callback sees every step and may stop it by raising."""
+def consume(steps: Steps, total: int = 0, callback: Callback | None = None) -> Tensor:
+    """Run a sampler's generator to its end; the callback sees every step (`total` is what it is told) and may raise."""
     index = 0
     while True:
         try:

@@ -44,8 +44,8 @@ def ancestral(sigma: float, after: float, eta: float) -> tuple[float, float]:
     """(down, up): step to `down` without noise, then add `up` of it, to be at `after`.  Song et al. 2021, eq. 16."""
     if not eta:
         return after, 0.0
-    if sigma == math.inf:
-        return (0.0, after) if eta >= 1 else (after * math.sqrt(1 - eta**2), eta * after)
+    if sigma == math.inf:  # nothing to keep: all of the noise is fresh
+        return 0.0, after
     # In float32, as published: next to pure noise `down` cancels to 0, and what was there is dropped.
     old, new = np.float32(sigma) ** 2, np.float32(after) ** 2
     up = min(np.float32(after), np.float32(eta) * np.sqrt(new * (old - new) / old))
