@@ -1,8 +1,11 @@
-"""Subgraphs: nested, promoted, bypassed."""
+"""Subgraphs: nested, promoted, bypassed; and files that are no workflows."""
+
+import copy
+import random
 
 import pytest
 
-from limner.errors import BadInput
+from limner.errors import BadInput, LimnerError
 from limner.graph import convert_workflow
 from tests.graph.workflows import SCHEMAS, into, node, out, subgraph, workflow
 
@@ -202,9 +205,10 @@ def test_a_subgraph_that_contains_itself_is_refused():
         convert([node(1, "sub")], [], [subgraph("sub", [node(2, "sub")], [])])
 
 
-def test_absurdly_many_instances_are_refused():
-    definitions = [subgraph(f"s{k}", [node(i, f"s{k + 1}") for i in range(10)], []) for k in range(8)]
-    with pytest.raises(BadInput, match="instances of subgraphs"):
+@pytest.mark.parametrize(("many", "deep"), [(10, 8), (1, 200)])
+def test_absurdly_many_instances_are_refused(many, deep):
+    definitions = [subgraph(f"s{k}", [node(i, f"s{k + 1}") for i in range(many)], []) for k in range(deep)]
+    with pytest.raises(BadInput, match="too many subgraphs"):
         convert([node(1, "s0")], [], definitions)
 
 
@@ -217,3 +221,30 @@ def test_links_that_run_in_a_circle_through_a_wall_are_refused():
             [(5, 57, 0, 57, 0, "*"), (6, 57, 0, 2, 0, "*")],
             [inner],
         )
+
+
+def places(plain, path=()):
+    """The path of every value in a piece of JSON, but for the whole."""
+    inner = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for key, value in inner:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+def test_whatever_is_changed_in_a_file_is_converted_or_refused_in_words():
+    whole = workflow(*nested(values=[3]))
+    paths = list(places(whole))
+    chance = random.Random(1)
+    junk = [None, 3, -1, "x", [], {}, [1], {"a": 1}, True, 1.5, "57"]
+    refused = 0
+    for *way, last in chance.choices(paths, k=1000):
+        changed = copy.deepcopy(whole)
+        inner = changed
+        for key in way:
+            inner = inner[key]
+        inner[last] = chance.choice(junk)
+        try:
+            convert_workflow(changed, SCHEMAS)
+        except LimnerError:
+            refused += 1
+    assert 0 < refused < 1000

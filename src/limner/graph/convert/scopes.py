@@ -15,6 +15,7 @@ from limner.errors import BadInput
 from limner.graph.convert.workflow import INSIDE, Graph, Socket, UiNode
 
 MOST_SCOPES = 10_000
+DEEPEST = 100
 LINKED = "-1"
 """The inner id by which a host's widget list names its own inputs."""
 
@@ -33,12 +34,14 @@ class Override:
 class Scope:
     """A graph at one place.
 
-    prefix: what its nodes' ids begin with. host: the node it stands for, in `parent`. promoted: the host's values for
-    the definition's inputs, by index. overrides: its values for widgets of nodes inside.
+    prefix: what its nodes' ids begin with. depth: how many walls are around it. host: the node it stands for, in
+    `parent`. promoted: the host's values for the definition's inputs, by index. overrides: its values for widgets of
+    nodes inside.
     """
 
     graph: Graph
     prefix: str = ""
+    depth: int = 0
     host: UiNode | None = None
     parent: Scope | None = None
     definition: str = ""
@@ -89,14 +92,22 @@ def open_scopes(root: Graph, definitions: Mapping[str, Graph]) -> Scope:
                     do="Remove the inner instance, or unpack it.",
                 )
             child = Scope(
-                definitions[node.type], f"{scope.prefix}{node.id}:", host=node, parent=scope, definition=node.type
+                definitions[node.type],
+                f"{scope.prefix}{node.id}:",
+                depth=scope.depth + 1,
+                host=node,
+                parent=scope,
+                definition=node.type,
             )
             _hand_down(child, scope.overrides_of(node))
             scope.children[node.id] = child
             waiting.append(child)
             count += 1
-            if count > MOST_SCOPES:
-                raise BadInput(f"The workflow has more than {MOST_SCOPES} instances of subgraphs.")
+            if count > MOST_SCOPES or child.depth > DEEPEST:
+                raise BadInput(
+                    "The workflow has too many subgraphs.",
+                    why=f"At most {MOST_SCOPES} instances are allowed, and {DEEPEST} inside each other.",
+                )
     return top
 
 
