@@ -54,8 +54,9 @@ def test_a_mask_gives_its_alpha_and_the_original_keeps_its_texts():
     assert combined.text == {"workflow": "{}"}
 
 
-def test_a_mask_of_another_size_is_fitted():
-    assert reread(media.combine_mask(png("RGB", (8, 8)), png(size=(2, 2)))).size == (8, 8)
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(BadInput, match="one size"):
+        media.combine_mask(png("RGB", (8, 8)), png(size=(2, 2)))
 
 
 @pytest.mark.parametrize(

@@ -87,13 +87,16 @@ def read_texts(source: Source) -> dict[str, str]:
 def combine_mask(original: Source, mask: Source) -> bytes:
     """PNG of the original with the alpha of the mask picture; the original's texts are kept.
 
-    The mask is brought to the original's size where it differs.
+    Raises BadInput when either is no picture or they differ in size.
     """
     with open_image(original) as picture, open_image(mask) as over:
         result = picture.convert("RGBA")
         alpha = over.convert("RGBA").getchannel("A")
         if alpha.size != result.size:
-            alpha = alpha.resize(result.size)
+            raise BadInput(
+                f"The mask is {alpha.width}×{alpha.height}, its picture {result.width}×{result.height}.",
+                why="They must be of one size.",
+            )
         result.putalpha(alpha)
         return _png(result, _texts(picture), 4)
 
@@ -119,7 +122,7 @@ def preview(source: Source, form: str, channel: str = "rgba") -> tuple[bytes, st
     return buffer.getvalue(), f"image/{kind}"
 
 
-def channel_png(source: Source, channel: Literal["rgb", "a"]) -> bytes:
+def channel_png(source: Source, channel: str) -> bytes:
     """PNG of the colours without alpha (`rgb`), or of alpha alone on black (`a`; opaque where there was none)."""
     from PIL import Image  # noqa: PLC0415
 

@@ -10,9 +10,9 @@ from urllib.parse import quote
 from aiohttp.web import FileField, FileResponse, HTTPNotFound, Request, Response, StreamResponse
 
 from limner.errors import BadInput, Forbidden, NotFound
-from limner.server import pictures
 from limner.server.keys import STORE, Route
 from limner.server.replies import file_type, json_reply, parse_json
+from limner.store import media
 from limner.store.files import SHARED_KINDS, split_annotation
 
 ACTIVE = frozenset(
@@ -35,16 +35,10 @@ async def view(request: Request) -> StreamResponse:
     channel = query.get("channel")
     headers = {"Content-Disposition": disposition(path.name)}
     if "preview" in query:
-        kind, _, tail = query["preview"].partition(";")
-        wanted = kind if kind in ("webp", "jpeg") and "a" not in (channel or "") else "webp"
-        digits = tail.rpartition(";")[2]
-        quality = min(int(digits), 100) if digits.isdecimal() and len(digits) < 4 else 90
-        body = await asyncio.to_thread(
-            lambda: pictures.preview(path.read_bytes(), wanted, quality, opaque=channel == "rgb")
-        )
-        return Response(body=body, content_type=f"image/{wanted}", headers=headers)
+        body, found = await asyncio.to_thread(media.preview, path, query["preview"], channel or "rgba")
+        return Response(body=body, content_type=found, headers=headers)
     if channel in ("rgb", "a"):
-        body = await asyncio.to_thread(lambda: pictures.channel(path.read_bytes(), channel))
+        body = await asyncio.to_thread(media.channel_png, path, channel)
         return Response(body=body, content_type="image/png", headers=headers)
     headers["Content-Type"] = content_type(path.name)
     if headers["Content-Type"] == "image/svg+xml":
@@ -105,7 +99,7 @@ async def upload_mask(request: Request) -> Response:
         raise BadInput("`original_ref` is missing.", why="It names the picture that the mask belongs to.")
     original = locate_original(request, reference)
     mask = uploaded(form).file.read()
-    data = await asyncio.to_thread(lambda: pictures.with_mask(original.read_bytes(), mask))
+    data = await asyncio.to_thread(media.combine_mask, original, mask)
     return await keep(request, form, data)
 
 

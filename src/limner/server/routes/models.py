@@ -16,9 +16,8 @@ from aiohttp.web import HTTPNotFound, Request, Response
 
 from limner.errors import LimnerError
 from limner.server.keys import STORE, Route
-from limner.server.pictures import to_webp
 from limner.server.replies import json_reply
-from limner.store import ModelFolders
+from limner.store import ModelFolders, media
 from limner.store.paths import resolve_inside
 
 LARGEST_HEADER = 1 << 20
@@ -84,12 +83,19 @@ def _preview(path: Path) -> bytes | None:
     for candidate in sorted(path.parent.glob(_escape(path.stem) + ".*")):
         kind = mimetypes.guess_type(candidate.name)[0] or ""
         if candidate.stem in (path.stem, path.stem + ".preview") and kind.startswith("image/"):
-            return to_webp(candidate.read_bytes())
+            return _webp(candidate)
     covers = (safetensors_metadata(path) or {}).get("ssmd_cover_images")
     try:
         listed = json.loads(covers) if covers else []
-        return to_webp(base64.b64decode(listed[0])) if listed else None
+        return _webp(base64.b64decode(listed[0])) if listed else None
     except (ValueError, KeyError, TypeError, binascii.Error):
+        return None
+
+
+def _webp(source: media.Source) -> bytes | None:
+    try:
+        return media.preview(source, "webp;90")[0]
+    except LimnerError:
         return None
 
 
