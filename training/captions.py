@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from common import DATA
-from prepare import read_concepts
+from prepare import Concept, read_concepts
 
 UNCOUNTED = {
     "sushi", "popcorn", "coffee", "beer", "wine", "honey", "french fries", "fries", "glasses", "tennis", "fire",
@@ -30,6 +30,7 @@ class Subject:
     row: int
     names: tuple[str, ...]
     style: str
+    kind: str  # "common", "rare" or "recoloured"
 
 
 def with_article(name: str) -> str:
@@ -56,13 +57,14 @@ def caption(subject: Subject, chance: random.Random) -> str:
 
 def subjects(styles: tuple[str, ...]) -> list[Subject]:
     """All pictures to be drawn in these styles, in the order of the index."""
-    concepts = {c.name: (c.name, *c.others) for c in read_concepts()}
+    concepts = {c.name: c for c in read_concepts()}
     index = json.loads((DATA / "index.json").read_text("utf8"))
     found = []
     for entry in index:
         if entry["concept"] and entry["style"] in styles:
-            names = concepts.get(entry["concept"], (entry["concept"],))
-            found.append(Subject(len(found), names, entry["style"]))
+            concept = concepts.get(entry["concept"], Concept(entry["char"], entry["concept"], ()))
+            kind = "rare" if concept.rare else "common" if concept.name in concepts else "recoloured"
+            found.append(Subject(len(found), (concept.name, *concept.others), entry["style"], kind))
     return found
 
 

@@ -79,6 +79,7 @@ def main() -> None:
     found = tensors(args.run)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(found, args.out, metadata())
+    args.out.chmod(0o644)
     counts: dict[str, int] = {}
     for name, value in found.items():
         counts[name.split(".")[0]] = counts.get(name.split(".")[0], 0) + value.numel()

@@ -36,6 +36,7 @@ class Concept:
     char: str
     name: str  # with its obvious adjective: "red apple"
     others: tuple[str, ...]  # "apple"
+    rare: bool = False
 
 
 def read_concepts(path: Path = HERE / "concepts.txt") -> list[Concept]:
@@ -43,8 +44,10 @@ def read_concepts(path: Path = HERE / "concepts.txt") -> list[Concept]:
     concepts = []
     for line in path.read_text("utf8").splitlines():
         if line.strip() and not line.startswith("#"):
-            char, name, others = (part.strip() for part in line.split("|"))
-            concepts.append(Concept(char, name, tuple(o.strip() for o in others.split(",") if o.strip())))
+            char, name, others, *rare = (part.strip() for part in line.split("|"))
+            concepts.append(
+                Concept(char, name, tuple(o.strip() for o in others.split(",") if o.strip()), rare == ["rare"])
+            )
     return concepts
 
 
