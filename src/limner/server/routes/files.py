@@ -35,7 +35,7 @@ async def view(request: Request) -> StreamResponse:
     channel = query.get("channel")
     headers = {"Content-Disposition": disposition(path.name)}
     if "preview" in query:
-        body, found = await asyncio.to_thread(media.preview, path, query["preview"], channel or "rgba")
+        body, found = await asyncio.to_thread(media.preview, path, query["preview"], channel or "")
         return Response(body=body, content_type=found, headers=headers)
     if channel in ("rgb", "a"):
         body = await asyncio.to_thread(media.channel_png, path, channel)
