@@ -49,11 +49,14 @@ TEXT = CLIPTextConfig(
     eos_token_id=SIZE - 1,
 )
 ALL_STYLES = ("3d", "flat", "cartoon")  # the order of data/latents.npz
-# How often a picture is drawn. The first quarter of the time had 0.25 of "flat", 0.5 of recoloured and 1 of rare ones,
-# until it was clear how many pictures the time allows: recognition follows epochs.
-WEIGHTS = {"3d": 1.0, "flat": 0.0}
-RECOLOURED_WEIGHT = 0.15
-RARE_WEIGHT = 0.0
+STYLES = ("3d", "flat")  # those that are drawn
+# From which fraction of the time on pictures are drawn how often. Recognition follows epochs: all things at first, then
+# the common ones alone until they are clear, then the rest beside them.
+PHASES = (
+    (0.0, {"common": 1.0, "rare": 1.0, "recoloured": 0.5, "flat": 0.25}),
+    (0.31, {"common": 1.0, "rare": 0.0, "recoloured": 0.15, "flat": 0.0}),
+    (0.45, {"common": 1.0, "rare": 0.5, "recoloured": 0.25, "flat": 0.15}),
+)
 EMPTY = 0.1
 SCALE = 0.18215
 STAYS_WITH_ADAMW = ("input_blocks.0.0", "out.2", "text_model.embeddings")
@@ -88,10 +91,10 @@ def build() -> tuple[UNet, CLIPText]:
     return unet, text
 
 
-def weight(subject: Subject) -> float:
-    """How often a picture is drawn, in epochs an epoch."""
-    kinds = {"recoloured": RECOLOURED_WEIGHT, "rare": RARE_WEIGHT, "common": 1.0}
-    return WEIGHTS[subject.style] * kinds[subject.kind]
+def weight(subject: Subject, fraction: float) -> float:
+    """How often a picture is drawn, in epochs an epoch, at a fraction of the time; flat ones by both their weights."""
+    weights = [weights for start, weights in PHASES if start <= fraction][-1]
+    return weights[subject.kind] * (weights["flat"] if subject.style == "flat" else 1.0)
 
 
 class Data:
@@ -100,15 +103,15 @@ class Data:
     def __init__(self, seed: int | None = None) -> None:
         self.latents = torch.from_numpy(np.load(DATA / "latents.npz")["latents"])
         self.tokenizer = Tokenizer.from_file(str(DATA / "tokenizer.json"))
-        self.subjects = [s for s in subjects(ALL_STYLES) if s.style in WEIGHTS]
+        self.subjects = [s for s in subjects(ALL_STYLES) if s.style in STYLES]
         self.empty = encode(self.tokenizer, "")
         self.chance = random.Random(seed)
-        self.weights = [weight(s) for s in self.subjects]
+        self.fraction = 0.0  # of the time that training has
 
     def order(self) -> Iterator[Subject]:
         """Subjects for ever, each as often as its weight says and evenly spread."""
         while True:
-            chosen = [s for s, w in zip(self.subjects, self.weights, strict=True) if self.chance.random() < w]
+            chosen = [s for s in self.subjects if self.chance.random() < weight(s, self.fraction)]
             self.chance.shuffle(chosen)
             yield from chosen
 
@@ -233,7 +236,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
 
     parameters = [*unet.parameters(), *text.parameters()]
     order, total, count, spoken, kept, drawn = data.order(), 0.0, 0, clock.used, clock.used, clock.used
-    fraction = 0.0
+    fraction = data.fraction = clock.fraction
     while fraction < 1:
         batch = [next(order) for _ in range(args.batch // team.size)]
         ids = torch.tensor([data.ids(subject) for subject in batch])
@@ -243,7 +246,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
         numbers, *gradients = team.sum([numbers, *(p.grad for p in parameters)])
         for p, gradient in zip(parameters, gradients, strict=True):
             p.grad = gradient
-        fraction = numbers[1].item()
+        fraction = data.fraction = numbers[1].item()
         set_rate(found, learning_rate(args.rate, step, fraction))
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in found:
