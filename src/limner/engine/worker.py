@@ -74,10 +74,13 @@ class Worker:
         while True:
             job = self._queue.take()
             if self._queue.closed:
-                return
+                break
             if job is not None:
                 self._run(job)
             self._tidy()
+        # An engine that ended must not keep gigabytes of weights alive in a process that goes on.
+        self.free(unload_models=True, free_memory=True)
+        self._tidy()
 
     def _run(self, job: Job) -> None:
         self._jobs.start(job.prompt_id)
