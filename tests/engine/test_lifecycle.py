@@ -2,8 +2,10 @@
 
 import asyncio
 
+from limner.engine import Engine
+from limner.settings import Settings
 from limner.store import Store
-from tests.engine.make import bench, call, say_and_show
+from tests.engine.make import bench, call, registry, say_and_show
 
 WAITING = {"1": call("Wait", text="x"), "2": call("Show", source=["1", 0])}
 
@@ -182,3 +184,22 @@ def test_the_store_of_a_closed_engine_opens_again(tmp_path):
     store = Store.open(Settings(base_directory=str(tmp_path)))
     assert store.jobs.get("one")["status"]["completed"]
     store.close()
+
+
+async def test_an_engine_that_ends_unloads_its_models(tmp_path):
+    unloaded = []
+
+    class Memory:
+        def unload_all(self):
+            unloaded.append(True)
+
+    settings = Settings(base_directory=str(tmp_path))
+    store = Store.open(settings)
+    engine = Engine(settings, store, registry(), memory=Memory)
+    await engine.start()
+    accepted = await engine.submit({"prompt": {"1": call("Steps", count=1), "2": call("Show", source=["1", 0])}})
+    await engine.wait(accepted.prompt_id)
+    assert not unloaded
+    await engine.close()
+    store.close()
+    assert unloaded
