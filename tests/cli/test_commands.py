@@ -140,3 +140,13 @@ def test_doctor_finds_nothing_wrong_here(tmp_path: Path, capsys: pytest.CaptureF
     status, out, _ = asked(capsys, "doctor", "--base-directory", str(tmp_path))
     assert status == 0
     assert "WRONG" not in out
+
+
+def test_the_words_of_a_picture_need_no_flag() -> None:
+    from limner.cli import bind, command, make_parser
+
+    parser = make_parser("generate", command("generate"))
+    positional, named = bind(command("generate"), vars(parser.parse_args(["a red apple", "--seed", "4"])))
+    assert (positional, named["seed"]) == (["a red apple"], 4)
+    positional, _ = bind(command("generate"), vars(parser.parse_args([])))
+    assert positional == [""]

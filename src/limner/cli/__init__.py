@@ -1,7 +1,8 @@
 """The command line: `limner serve | run | generate | inspect | models | doctor`, each one file of this folder.
 
-A command is a typed function of the file's own name that yields lines. Its signature becomes its flags, its docstring
-its help; a parameter of type `Settings` takes every setting as a flag.
+A command is a typed function of the file's own name that yields lines. Its signature becomes its arguments, its
+docstring its help: what is positional-only in Python is so on the command line, all else is a flag; a parameter of type
+`Settings` takes every setting as a flag.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser(name, function)
     parsed = vars(parser.parse_args(given))
     try:
-        result = function(**bind(function, parsed))
+        positional, named = bind(function, parsed)
+        result = function(*positional, **named)
         for line in result or ():
             print(line, flush=True)
     except LimnerError as error:
@@ -76,8 +78,9 @@ def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentPar
     """The parser of a command: one argument a parameter, positional where there is no default."""
     prose, about = parse_docstring(function.__doc__)
     hints = get_type_hints(function)
-    needed = [one.name for one in signature(function).parameters.values() if _is_positional(one, hints)]
-    usage = " ".join(["limner", name, *(word.upper() for word in needed), "[options]"])
+    words = [one for one in signature(function).parameters.values() if one.kind is Parameter.POSITIONAL_ONLY]
+    shown = [one.name.upper() if one.default is Parameter.empty else f"[{one.name.upper()}]" for one in words]
+    usage = " ".join(["limner", name, *shown, "[options]"])
     parser = argparse.ArgumentParser(f"limner {name}", usage, prose, allow_abbrev=False)
     for parameter in signature(function).parameters.values():
         hint = _plain(hints[parameter.name])
@@ -87,9 +90,9 @@ def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentPar
             continue
         flag = "--" + parameter.name.replace("_", "-")
         text = about.get(parameter.name, "")
-        if _is_positional(parameter, hints):
-            many: dict[str, Any] = {"nargs": "+"} if get_origin(hint) is tuple else {}
-            parser.add_argument(parameter.name, type=_element(hint), help=text, **many)
+        if parameter in words:
+            left_out: dict[str, Any] = {} if parameter.default is Parameter.empty else {"nargs": "?"}
+            parser.add_argument(parameter.name, type=hint, default=parameter.default, help=text, **left_out)
         elif hint is bool:
             parser.add_argument(flag, action="store_true", help=text)
         elif get_origin(hint) is tuple:
@@ -97,10 +100,6 @@ def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentPar
         else:
             parser.add_argument(flag, type=hint, default=parameter.default, help=text)
     return parser
-
-
-def _is_positional(parameter: Parameter, hints: Mapping[str, Any]) -> bool:
-    return parameter.default is Parameter.empty and _plain(hints[parameter.name]) is not Settings
 
 
 def _plain(hint: Any) -> Any:
@@ -113,17 +112,22 @@ def _element(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is tuple else hint
 
 
-def bind(function: Callable[..., Any], parsed: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the call: the settings gathered into one value, the rest by name."""
+def bind(function: Callable[..., Any], parsed: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of the call, positional ones and named ones, with the settings gathered into one value."""
     hints = get_type_hints(function)
-    arguments: dict[str, Any] = {}
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
     for parameter in signature(function).parameters.values():
         hint = _plain(hints[parameter.name])
         if hint is Settings:
             file = parsed["config"] or (Path("limner.toml") if Path("limner.toml").exists() else None)
-            arguments[parameter.name] = make_settings(parsed, os.environ, file)
-        elif get_origin(hint) is tuple:
-            arguments[parameter.name] = tuple(parsed[parameter.name] or ())
+            value: Any = make_settings(parsed, os.environ, file)
         else:
-            arguments[parameter.name] = parsed[parameter.name]
-    return arguments
+            value = parsed[parameter.name]
+        if get_origin(hint) is tuple:
+            value = tuple(value or ())
+        if parameter.kind is Parameter.POSITIONAL_ONLY:
+            positional.append(value)
+        else:
+            named[parameter.name] = value
+    return positional, named

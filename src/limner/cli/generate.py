@@ -22,8 +22,10 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def generate(
-    settings: Settings,
     prompt: str = "",
+    /,
+    *,
+    settings: Settings,
     seed: int = -1,
     steps: int = 0,
     size: str = "",

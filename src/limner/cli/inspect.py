@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def inspect(file: Path, strip: bool = False) -> Iterator[str]:
+def inspect(file: Path, /, *, strip: bool = False) -> Iterator[str]:
     """Say what a model file is: family, dtypes, layout, size.
 
     file: a safetensors file or a pickled checkpoint; its tensors are not read.

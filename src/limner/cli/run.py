@@ -22,7 +22,7 @@ from limner.settings import Settings
 SHOWN_ERRORS = 20
 
 
-def run(workflow: Path, settings: Settings, set: tuple[str, ...] = (), output: str = "") -> Iterator[str]:  # noqa: A002
+def run(workflow: Path, /, *, settings: Settings, set: tuple[str, ...] = (), output: str = "") -> Iterator[str]:  # noqa: A002
     """Run one workflow without a server and print the files it writes.
 
     workflow: a JSON file, as the front end saves it or in API format.
