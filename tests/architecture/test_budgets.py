@@ -2,7 +2,7 @@
 
 import ast
 
-from tests.architecture.source import ALLOWED, PACKAGE, sources
+from tests.architecture.source import ALLOWED, sources
 
 LINES = 800
 NETWORK_LINES = 1000
@@ -66,7 +66,9 @@ def test_every_public_function_of_a_door_is_documented_and_typed() -> None:
         if source.package not in ALLOWED or "migrations" in source.name:
             continue
         for node in source.tree.body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith(
+                "_"
+            ):
                 if not ast.get_docstring(node):
                     bare.append(f"{source.name}:{node.lineno} {node.name} says nothing of itself")
                 if not isinstance(node, ast.ClassDef) and node.returns is None:
@@ -81,4 +83,3 @@ def test_every_file_says_in_its_first_line_what_it_is() -> None:
 def test_nothing_committed_names_a_path_of_one_machine() -> None:
     texts = {s.name: s.path.read_text(encoding="utf-8") for s in sources()}
     assert not [name for name, text in texts.items() if "/work/" in text or "/root/" in text]
-    assert PACKAGE.is_dir()

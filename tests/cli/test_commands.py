@@ -78,7 +78,12 @@ def test_run_leaves_no_database_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("not json", "cannot be read"), ("[1]", "neither a workflow nor a prompt"), ('{"a": 1}', "neither a workflow nor a prompt")]
+    ("text", "says"),
+    [
+        ("not json", "cannot be read"),
+        ("[1]", "neither a workflow nor a prompt"),
+        ('{"a": 1}', "neither a workflow nor a prompt"),
+    ],
 )
 def test_run_refuses_what_is_no_workflow(
     text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
