@@ -96,14 +96,14 @@ async def test_file_lists_are_as_new_as_the_request(tmp_path):
     from limner.graph import FileIn, Folder, node
 
     @node("Pick", category="test", title="Pick", output_node=True)
-    def pick(model: Annotated[str, Folder("checkpoints")], image: Annotated[str, FileIn()]) -> None:
+    def pick(model: Annotated[str, Folder("loras")], image: Annotated[str, FileIn()]) -> None:
         """Nothing."""
 
     async with bench(tmp_path, started=False) as b:
         b.engine.registry.add(pick.schema)
         lists = lambda: b.engine.object_info("Pick")["Pick"]["input"]["required"]  # noqa: E731
         assert lists() == {"model": [[]], "image": [[]]}
-        for path in ("models/checkpoints/fox.safetensors", "input/a.png", "input/a.txt"):
+        for path in ("models/loras/fox.safetensors", "input/a.png", "input/a.txt"):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).touch()
         assert lists() == {"model": [["fox.safetensors"]], "image": [["a.png"]]}

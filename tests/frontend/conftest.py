@@ -7,7 +7,8 @@ from tests.clients.make import Live, live
 from tests.frontend.make import REQUIRED, Page, browser, chromium, front_ends, missing, opened, starter_in
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright is up it keeps an event loop running in this thread, which no other test wants.
+@pytest.fixture(scope="module")
 def chrome() -> Iterator[Any]:
     try:
         import playwright  # noqa: F401

@@ -11,6 +11,7 @@ from PIL import Image
 from tests.clients.make import Live, has_starter
 from tests.frontend.make import READY, Page, ask, text_to_image
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser, one server, in one worker
 needs_starter = pytest.mark.skipif(
     not (has_starter() or os.environ.get("LIMNER_TEST_CHECKPOINT")),
     reason="the starter checkpoint is not in the package",
