@@ -21,7 +21,7 @@ def wrapper(path: Path, folder: Path) -> list[Check]:
     if not any(name.startswith("decode_tiled") for name in case.expected):
         raise UnsupportedCaseError("A bare autoencoder.")
     header = CheckpointHeader.of(case.state_dict(), {"config": json.dumps(case.config)})
-    if len(header.shape("decoder.conv_in.weight")) != 4:
+    if "decoder.conv_in.weight" not in header or len(header.shape("decoder.conv_in.weight")) != 4:
         raise UnsupportedCaseError("No autoencoder of pictures.")
     vae = vae_of(header, MemoryManager(DefaultSettings(force_fp32=True, cpu=True)))
     checks = []
