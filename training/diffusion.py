@@ -56,6 +56,7 @@ PHASES = (
     (0.0, {"common": 1.0, "rare": 1.0, "recoloured": 0.5, "flat": 0.25}),
     (0.31, {"common": 1.0, "rare": 0.0, "recoloured": 0.15, "flat": 0.0}),
     (0.45, {"common": 1.0, "rare": 0.5, "recoloured": 0.25, "flat": 0.15}),
+    (0.58, {"common": 1.0, "rare": 0.8, "recoloured": 0.3, "flat": 0.25}),
 )
 EMPTY = 0.1
 SCALE = 0.18215
