@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from limner.models.adm import refiner_vector, sdxl_vector, video_vector
 from tests.golden.case import Case, Check, unsupported
 
