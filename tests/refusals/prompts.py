@@ -120,6 +120,15 @@ BODIES: tuple[Refusal, ...] = (
     ),
 )
 
+UI: Graph = {
+    "version": 0.4, "last_node_id": 1, "last_link_id": 0, "links": [], "groups": [],
+    "nodes": [{"id": 1, "type": "NoSuchNode", "pos": [0, 0], "size": [1, 1], "mode": 0, "inputs": [], "outputs": []}],
+}  # fmt: skip
+BODIES += (
+    Refusal("a saved workflow with an unknown node", of(UI), "missing_node_type", says=("NoSuchNode",)),
+    Refusal("a saved workflow with nothing in it", of({**UI, "nodes": []}), "prompt_no_outputs"),
+)
+
 NODES: tuple[Refusal, ...] = (
     Refusal("a missing input", of(trimmed(mode="Both")), "required_input_missing", "1", ("string",)),
     Refusal("two missing inputs are both told", of(trimmed()), "required_input_missing", "1", ("string", "mode")),

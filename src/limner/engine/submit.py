@@ -12,6 +12,7 @@ from uuid import uuid4
 from limner.errors import LimnerError
 from limner.graph import (
     FileLookup,
+    MissingNodeTypes,
     Prompt,
     PromptError,
     Registry,
@@ -135,8 +136,9 @@ def check_prompt(request: Request, registry: Registry, files: FileLookup, check:
     except PromptError as error:
         raise PromptRejected(error.to_json()) from error
     except LimnerError as error:
+        kind = error.error_type if isinstance(error, MissingNodeTypes) else "invalid_prompt"
         details = " ".join(part for part in (error.why, error.do) if part)
-        raise reject("invalid_prompt", error.what, details) from error
+        raise reject(kind, error.what, details) from error
     found = validate(prompt, registry, files, request.targets, check)
     if found.error is not None:
         raise PromptRejected(found.error, found.node_errors)
