@@ -13,17 +13,17 @@ help:
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
-	touch $@
+	@touch $@
 
 # torch first and alone: what comes after is then content with the pinned build.
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
 	$(PIP) --editable .
-	touch $@
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	$(PIP) --editable '.[dev]'
-	touch $@
+	@touch $@
 
 setup: $(VENV)/.dev
 
@@ -43,7 +43,7 @@ check: $(VENV)/.dev
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) --editable '.[dev,reference]'
-	touch $@
+	@touch $@
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
