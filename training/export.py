@@ -21,7 +21,7 @@ from vae import build as build_vae
 
 TARGET = HERE.parent / "src/limner/assets/limner-starter.safetensors"
 DEFAULTS = {
-    "width": 128, "height": 128, "steps": 20, "cfg": 3.5, "sampler": "euler", "scheduler": "normal",
+    "width": 128, "height": 128, "steps": 20, "cfg": 3.0, "sampler": "dpmpp_2m", "scheduler": "karras",
     "prompt": "a red apple, 3d style", "negative": "",
 }  # fmt: skip
 ATTRIBUTION = (
