@@ -19,9 +19,9 @@ def test_text_to_image():
     assert prompt["3"]["inputs"] == {
         "seed": 7,
         "steps": 20,
-        "cfg": 4,
-        "sampler_name": "euler",
-        "scheduler": "normal",
+        "cfg": 3,
+        "sampler_name": "dpmpp_2m",
+        "scheduler": "karras",
         "denoise": 1,
         "model": ["4", 0],
         "positive": ["6", 0],
