@@ -145,13 +145,13 @@ def test_a_weight_moves_a_token_away_from_the_empty_prompt():
     plain, empty = encode("cat").cond, encode("").cond
     assert torch.allclose(encode("(cat:1.5)").cond[:, 1], (plain + (plain - empty) * 0.5)[:, 1], atol=1e-6)
     assert torch.allclose(encode("(cat:0)").cond[:, 1], empty[:, 1], atol=1e-6)
-    assert torch.equal(encode("(cat:1.5)").cond[:, 0], plain[:, 0])
+    assert torch.allclose(encode("(cat:1.5)").cond[:, 0], plain[:, 0], atol=1e-6)
 
 
 def test_rows_stand_one_behind_the_other_and_the_first_is_pooled():
     long = encode("cat " * 10)
     assert long.cond.shape == (1, 16, 8)
-    assert torch.equal(long.pooled, encode("cat " * 6).pooled)
+    assert torch.allclose(long.pooled, encode("cat " * 6).pooled, atol=1e-6)
 
 
 def test_more_layers_back_than_there_are_mean_the_last_one():

@@ -81,7 +81,8 @@ async def test_a_body_over_the_limit_gets_413(tmp_path: Path) -> None:
 async def test_how_many_remain(here: Running) -> None:
     here.engine.queue.waiting.append([0, "a", {}, {}, []])
 
-    assert await here.get("/prompt") == (200, {"exec_info": {"queue_remaining": 1}})
+    found = {"exec_info": {"queue_remaining": 1}}
+    assert await here.get("/prompt") == (200, {**found, "status": found})
 
 
 async def test_the_queue_shows_running_and_pending(here: Running) -> None:

@@ -11,8 +11,13 @@ from limner.server.replies import json_reply, parse_json, read_object
 
 
 async def remaining(request: Request) -> Response:
-    """How many prompts wait or run."""
-    return json_reply({"exec_info": {"queue_remaining": request.app[ENGINE].queue.remaining()}})
+    """How many prompts wait or run.
+
+    Told twice: `status` is what the socket's message of that name holds. Clients that poll here while their socket is
+    away (@saintno/comfyui-sdk) take the reply for one, and end with an exception without it.
+    """
+    found = {"exec_info": {"queue_remaining": request.app[ENGINE].queue.remaining()}}
+    return json_reply({**found, "status": found})
 
 
 async def submit(request: Request) -> StreamResponse:
