@@ -19,8 +19,9 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"weights", "memory", "sampling"},
     "engine": {"graph", "store"},
     "nodes": {"graph", "store", "weights", "sampling", "models"},
+    "compat": {"graph", "store", "memory", "weights", "sampling", "models", "engine", "nodes"},
     "server": {"graph", "store", "engine"},
-    "cli": {"graph", "store", "memory", "weights", "sampling", "models", "engine", "nodes", "server"},
+    "cli": {"graph", "store", "memory", "weights", "sampling", "models", "engine", "nodes", "compat", "server"},
 }
 FREE = {"errors", "settings", ""}
 TORCH_FREE = ("graph", "store", "engine", "server", "cli")

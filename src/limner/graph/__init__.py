@@ -24,12 +24,15 @@ from limner.graph.node import NodeFunction, NodeResult, Ui, node
 from limner.graph.plan import Plan, Schedule, plan
 from limner.graph.prompt import Link, NodeCall, Prompt, PromptError, nearest, normalised, parse
 from limner.graph.registry import FileLookup, NoFiles, Registry, SchemaTable, collect
-from limner.graph.run import Run
+from limner.graph.run import CURRENT_RUN, Blocker, Run
 from limner.graph.schema import Port, Schema
+from limner.graph.source import NodeSource
 from limner.graph.validate import Validation, kinds_match, validate
 
 __all__ = [
+    "CURRENT_RUN",
     "AnyKind",
+    "Blocker",
     "Bool",
     "Choice",
     "Conditioning",
@@ -49,6 +52,7 @@ __all__ = [
     "NodeCall",
     "NodeFunction",
     "NodeResult",
+    "NodeSource",
     "Optional",
     "Plan",
     "Port",

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+
+@dataclass(eq=False)
+class Blocker:
+    """A value that stops what depends on it. message: told once, by the first node it reaches; None says nothing."""
+
+    message: str | None = None
 
 
 class ProgressSink(Protocol):
@@ -45,3 +53,7 @@ class Run:
     def check(self) -> None:
         """Raise Interrupted when the prompt was interrupted; call it between long steps."""
         self.sink.check()
+
+
+CURRENT_RUN: ContextVar[Run | None] = ContextVar("limner_current_run", default=None)
+"""The run of the node that is called in this thread or task; None outside of nodes. The engine sets it (rule A3)."""
