@@ -1,4 +1,4 @@
-"""NodeSource: kinds that come as classes of someone else's (packs), seen by the graph and the engine as schemas and calls."""
+"""NodeSource: kinds that come as classes of packs, seen by the graph and the engine as schemas and calls."""
 
 from __future__ import annotations
 
