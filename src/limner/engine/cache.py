@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -125,6 +126,30 @@ class NoCache:
 
     def clear(self) -> None:
         """There is nothing to drop."""
+
+
+class Scoped:
+    """Another cache as one owner has it: what a node gave for one API key is not given to another."""
+
+    def __init__(self, cache: ResultCache, owner: str) -> None:
+        self._cache = cache
+        self._mark = hashlib.sha256(owner.encode()).digest()
+
+    def begin(self, signatures: Collection[bytes]) -> None:
+        """A prompt with nodes of these signatures starts."""
+        self._cache.begin({self._mark + signature for signature in signatures})
+
+    def get(self, signature: bytes) -> Entry | None:
+        """The result of that signature, if it is kept."""
+        return self._cache.get(self._mark + signature)
+
+    def put(self, signature: bytes, entry: Entry) -> None:
+        """Keep a result."""
+        self._cache.put(self._mark + signature, entry)
+
+    def clear(self) -> None:
+        """Keep nothing, of any owner."""
+        self._cache.clear()
 
 
 def make_cache(settings: Any) -> ResultCache:

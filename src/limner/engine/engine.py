@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -90,6 +91,7 @@ class Engine:
                 extra_data=record.extra_data,
                 outputs=record.outputs_to_execute,
                 create_time=record.create_time,
+                owner=record.owner,
             )
             # New prompts come after these, as they would have without the restart.
             self._counter = max(self._counter, int(abs(record.number)) + 1)
@@ -109,16 +111,18 @@ class Engine:
 
     # Prompts in
 
-    async def submit(self, body: Any) -> Accepted:
+    async def submit(self, body: Any, owner: str | None = None) -> Accepted:
         """Take the body of a POST /prompt: an API prompt or a UI workflow under `prompt`.
 
-        Returns once the prompt is on disk. Raises PromptRejected with the body of the 400.
+        owner: the name of the API key that brings it. Returns once the prompt is on disk. Raises PromptRejected with
+        the body of the 400.
         """
         place = self._counter
         if not isinstance(body, dict) or body.get("number") is None:
             self._counter += 1
         request = read_request(body)
-        if request.prompt_id in self.queue or request.prompt_id in self._accepting:
+        taken = owner is not None and self._is_anothers(request.prompt_id, owner)
+        if taken or request.prompt_id in self.queue or request.prompt_id in self._accepting:
             raise reject(
                 "duplicate_prompt_id",
                 "A prompt with this prompt_id is in the queue",
@@ -126,21 +130,26 @@ class Engine:
             )
         self._accepting.add(request.prompt_id)
         try:
-            checked = await self._check(request)
+            checked = await self._check(request, owner)
             number: int | float = -place if request.front else place
             # Shielded: what is on its way to the disk goes into the queue even if the asker has gone.
             chosen = number if request.number is None else request.number
-            return await asyncio.shield(self._accept(request, checked, chosen))
+            return await asyncio.shield(self._accept(request, checked, chosen, owner))
         finally:
             self._accepting.discard(request.prompt_id)
 
-    async def _check(self, request: Request) -> Checked:
-        files = StoreFiles(self.store)
-        if is_heavy(request, self._needs_code):
-            return await asyncio.to_thread(check_prompt, request, self.registry, files, self._run_checks)
-        return check_prompt(request, self.registry, files, self._run_checks)
+    def _is_anothers(self, prompt_id: str, owner: str) -> bool:
+        """Whether the history has that id from someone else, whose entry would be replaced."""
+        return self.history.get(prompt_id) is not None and self.history.get(prompt_id, owner) is None
 
-    async def _accept(self, request: Request, checked: Checked, number: int | float) -> Accepted:
+    async def _check(self, request: Request, owner: str | None) -> Checked:
+        store = self.store.of(owner)
+        files, run = StoreFiles(store), partial(self._run_checks, store)
+        if is_heavy(request, self._needs_code):
+            return await asyncio.to_thread(check_prompt, request, self.registry, files, run)
+        return check_prompt(request, self.registry, files, run)
+
+    async def _accept(self, request: Request, checked: Checked, number: int | float, owner: str | None) -> Accepted:
         created = now()
         extra_data = {**request.extra_data, "create_time": created}
         record = JobRecord(
@@ -150,6 +159,7 @@ class Engine:
             extra_data=extra_data,
             outputs_to_execute=checked.outputs,
             create_time=created,
+            owner=owner,
         )
         try:
             await self.store.jobs.add(record)
@@ -165,6 +175,7 @@ class Engine:
                 create_time=created,
                 sensitive=request.sensitive,
                 parsed=checked.parsed,
+                owner=owner,
             )
         )
         return Accepted(request.prompt_id, number, checked.node_errors)
@@ -173,13 +184,13 @@ class Engine:
         schema = self.registry.get(kind)
         return schema is not None and "checks" in schema.companions
 
-    def _run_checks(self, schema: Schema, constants: Mapping[str, Any], received: Mapping[str, str]) -> Any:
+    def _run_checks(self, store: Any, schema: Schema, constants: Mapping[str, Any], received: Mapping[str, str]) -> Any:
         """Call a kind's `checks` companion, with a Run that knows settings and store only (rule V11)."""
         companion = self._functions.get(schema.kind).companions["checks"]
         values = {**constants, "input_types": dict(received)}
 
         def make_run() -> Run:
-            return Run("", "", self.settings, self.store, None, _NoProgress())
+            return Run("", "", self.settings, store, None, _NoProgress())
 
         return call_companion(companion, values, make_run)
 
@@ -194,9 +205,9 @@ class Engine:
 
     # While it runs
 
-    def interrupt(self, prompt_id: str | None = None) -> bool:
+    def interrupt(self, prompt_id: str | None = None, owner: str | None = None) -> bool:
         """End the running prompt, or the one of that id. On an idle queue nothing is remembered for a later one."""
-        return self.queue.interrupt(prompt_id)
+        return self.queue.interrupt(prompt_id, owner)
 
     def free(self, unload_models: bool = False, free_memory: bool = False) -> None:
         """After the running prompt, or at once, unload models; with free_memory forget cached results too."""
@@ -235,16 +246,16 @@ class Engine:
 
     # What there is
 
-    def object_info(self, kind: str | None = None) -> dict[str, Any]:
-        """The description of every node kind, or of one; {} for one that is not there."""
-        files = StoreFiles(self.store)
+    def object_info(self, kind: str | None = None, owner: str | None = None) -> dict[str, Any]:
+        """The description of every node kind, or of one; {} for one that is not there. owner: whose files it names."""
+        files = StoreFiles(self.store.of(owner))
         kinds = self.registry.kinds() if kind is None else [kind]
         schemas = [schema for one in kinds if (schema := self.registry.get(one)) is not None]
         return {schema.kind: describe(schema, files) for schema in schemas}
 
-    def object_info_bytes(self) -> bytes:
+    def object_info_bytes(self, owner: str | None = None) -> bytes:
         """`object_info()` as JSON. Descriptions without file lists are made once."""
-        files = StoreFiles(self.store)
+        files = StoreFiles(self.store.of(owner))
         parts: list[str] = []
         for kind in self.registry.kinds():
             schema = self.registry.get(kind)

@@ -12,19 +12,22 @@ class History:
     def __init__(self, jobs: Any) -> None:
         self._jobs = jobs
 
-    def list(self, max_items: int | None = None, offset: int = -1) -> dict[str, Any]:
-        """Finished prompts, oldest first: the newest `max_items`, or with an offset of 0 or more those after it."""
-        return dict(self._jobs.history(max_items, offset))
+    def list(self, max_items: int | None = None, offset: int = -1, owner: str | None = None) -> dict[str, Any]:
+        """Finished prompts, oldest first: the newest `max_items`, or with an offset of 0 or more those after it.
 
-    def get(self, prompt_id: str) -> dict[str, Any] | None:
+        owner: only that API key's prompts, here and below.
+        """
+        return dict(self._jobs.history(max_items, offset, owner))
+
+    def get(self, prompt_id: str, owner: str | None = None) -> dict[str, Any] | None:
         """The entry of one finished prompt, or None."""
-        found: dict[str, Any] | None = self._jobs.get(prompt_id)
+        found: dict[str, Any] | None = self._jobs.get(prompt_id, owner)
         return found
 
-    def delete(self, prompt_ids: Iterable[str]) -> None:
+    def delete(self, prompt_ids: Iterable[str], owner: str | None = None) -> None:
         """Forget these."""
-        self._jobs.delete(prompt_ids)
+        self._jobs.delete(prompt_ids, owner)
 
-    def clear(self) -> None:
+    def clear(self, owner: str | None = None) -> None:
         """Forget all."""
-        self._jobs.clear()
+        self._jobs.clear(owner)

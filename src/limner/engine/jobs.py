@@ -34,46 +34,50 @@ class Jobs:
         sort_order: str = "desc",
         limit: int | None = None,
         offset: int = 0,
+        owner: str | None = None,
     ) -> tuple[Found, int]:
         """A page of jobs of these statuses and how many there are in all, sorted by `created_at` or by
         `execution_duration` (0 for what has not ended); ties stand as running, waiting, finished.
+        owner: only that API key's jobs, here and below.
         """
         descending = sort_order == "desc"
-        live = [job for job in self._live(statuses) if workflow_id is None or job.get("workflow_id") == workflow_id]
+        live = [
+            job for job in self._live(statuses, owner) if workflow_id is None or job.get("workflow_id") == workflow_id
+        ]
         ended = [status for status in FINISHED if status in statuses]
         if not live:
-            return self._finished(ended, workflow_id, sort_by, descending, limit=limit, offset=offset)
+            return self._finished(ended, workflow_id, sort_by, descending, limit=limit, offset=offset, owner=owner)
         most = None if limit is None else offset + limit
-        found, total = self._finished(ended, workflow_id, sort_by, descending, limit=most, offset=0)
+        found, total = self._finished(ended, workflow_id, sort_by, descending, limit=most, offset=0, owner=owner)
         jobs = sorted([*live, *found], key=lambda job: sort_key(job, sort_by), reverse=descending)
         return jobs[offset : None if limit is None else offset + limit], len(live) + total
 
-    def get(self, job_id: str) -> dict[str, Any] | None:
+    def get(self, job_id: str, owner: str | None = None) -> dict[str, Any] | None:
         """One job with everything known of it, or None."""
-        record = self._store.find(job_id)
+        record = self._store.find(job_id, owner)
         if record is not None:
             return _full(record)
-        found = self._queue.find(job_id)
+        found = self._queue.find(job_id, owner)
         if found is not None:
             return _live(*found)
         # It may have ended between the two looks: it is in the history before it leaves the queue.
-        record = self._store.find(job_id)
+        record = self._store.find(job_id, owner)
         return None if record is None else _full(record)
 
-    def cancel(self, job_id: str) -> bool:
+    def cancel(self, job_id: str, owner: str | None = None) -> bool:
         """Interrupt the job if it runs, take it out if it waits. Returns whether it did either."""
-        return self._queue.cancel(job_id)
+        return self._queue.cancel(job_id, owner)
 
-    def cancel_many(self, job_ids: Iterable[str]) -> bool:
+    def cancel_many(self, job_ids: Iterable[str], owner: str | None = None) -> bool:
         """Cancel several. Returns whether any of them was still open."""
-        return sum(self.cancel(job_id) for job_id in job_ids) > 0
+        return sum(self.cancel(job_id, owner) for job_id in job_ids) > 0
 
-    def _live(self, statuses: Sequence[str]) -> Found:
+    def _live(self, statuses: Sequence[str], owner: str | None) -> Found:
         jobs: Found = []
         if "in_progress" in statuses:
-            jobs += [_live(job, True) for job in self._queue.running_jobs()]
+            jobs += [_live(job, True) for job in self._queue.running_jobs(owner)]
         if "pending" in statuses:
-            jobs += [_live(job, False) for job in self._queue.pending_jobs()]
+            jobs += [_live(job, False) for job in self._queue.pending_jobs(owner)]
         return jobs
 
     def _finished(
@@ -85,11 +89,12 @@ class Jobs:
         *,
         limit: int | None,
         offset: int,
+        owner: str | None,
     ) -> tuple[Found, int]:
         if not statuses:
             return [], 0
         summaries, total = self._store.finished(
-            statuses, workflow_id, sort_by, descending=descending, limit=limit, offset=offset
+            statuses, workflow_id, sort_by, descending=descending, limit=limit, offset=offset, owner=owner
         )
         return [_finished(one) for one in summaries], total
 

@@ -18,7 +18,8 @@ class Job:
 
     prompt: the API prompt as stored, with values converted. extra_data: without secrets, with `create_time`.
     outputs: ids of the output nodes to execute. sensitive: the secrets. parsed: `prompt` read, when that was done
-    already. `interrupted` is set to end it; whoever runs it looks at it between steps.
+    already. `interrupted` is set to end it; whoever runs it looks at it between steps. owner: the name of the API key
+    that brought it, None where there are no keys.
     """
 
     prompt_id: str
@@ -30,16 +31,32 @@ class Job:
     sensitive: Mapping[str, Any] = field(default_factory=dict, repr=False)
     parsed: Prompt | None = field(default=None, repr=False)
     interrupted: bool = False
+    owner: str | None = None
 
     @property
     def client_id(self) -> str | None:
-        """The client whose socket gets this prompt's events, or None."""
+        """The client whose socket gets this prompt's events, or None.
+
+        With an owner it is `socket_id` of both, so that no client of another key can take that name.
+        """
         client = self.extra_data.get("client_id")
-        return client if isinstance(client, str) else None
+        return socket_id(self.owner, client if isinstance(client, str) else None)
+
+    def is_of(self, owner: str | None) -> bool:
+        """Whether that owner may see and cancel it; None may with every job."""
+        return owner is None or self.owner == owner
 
     def item(self) -> list[Any]:
         """The queue item of the protocol: `[number, prompt_id, prompt, extra_data, outputs]`."""
         return [self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs]
+
+
+def socket_id(owner: str | None, client: str | None) -> str | None:
+    """The name that events carry for a client of an owner: the client's own where there is no owner.
+
+    An owner's prompt without a client has the owner's bare name, which ends in a NUL: all sockets of that owner.
+    """
+    return client if owner is None else f"{owner}\0{client or ''}"
 
 
 def _ignore(_: object) -> None:
@@ -114,48 +131,51 @@ class Queue:
         """Whether `close` was called."""
         return self._closed
 
-    def running(self) -> list[list[Any]]:
-        """The running jobs as queue items."""
-        with self._condition:
-            return [job.item() for job in self._running.values()]
+    def running(self, owner: str | None = None) -> list[list[Any]]:
+        """The running jobs as queue items; of one owner, or all, as everywhere here."""
+        return [job.item() for job in self.running_jobs(owner)]
 
-    def pending(self) -> list[list[Any]]:
+    def pending(self, owner: str | None = None) -> list[list[Any]]:
         """The waiting jobs as queue items, next first."""
-        return [job.item() for job in self.pending_jobs()]
+        return [job.item() for job in self.pending_jobs(owner)]
 
-    def running_jobs(self) -> list[Job]:
+    def running_jobs(self, owner: str | None = None) -> list[Job]:
         """The running jobs."""
         with self._condition:
-            return list(self._running.values())
+            return [job for job in self._running.values() if job.is_of(owner)]
 
-    def pending_jobs(self) -> list[Job]:
+    def pending_jobs(self, owner: str | None = None) -> list[Job]:
         """The waiting jobs, next first."""
         with self._condition:
-            return [job for _, _, job in sorted(self._heap, key=lambda e: e[:2]) if self._is_waiting(job)]
+            ordered = sorted(self._heap, key=lambda e: e[:2])
+            return [job for _, _, job in ordered if self._is_waiting(job) and job.is_of(owner)]
 
-    def remaining(self) -> int:
+    def remaining(self, owner: str | None = None) -> int:
         """How many prompts wait or run."""
         with self._condition:
+            if owner is not None:
+                return sum(job.is_of(owner) for jobs in (self._waiting, self._running) for job in jobs.values())
             return len(self._waiting) + len(self._running)
 
     def __contains__(self, prompt_id: object) -> bool:
         with self._condition:
             return prompt_id in self._waiting or prompt_id in self._running
 
-    def find(self, prompt_id: str) -> tuple[Job, bool] | None:
+    def find(self, prompt_id: str, owner: str | None = None) -> tuple[Job, bool] | None:
         """The job of that id and whether it runs, or None."""
         with self._condition:
-            if prompt_id in self._running:
-                return self._running[prompt_id], True
-            job = self._waiting.get(prompt_id)
-            return None if job is None else (job, False)
+            running = prompt_id in self._running
+            job = self._running[prompt_id] if running else self._waiting.get(prompt_id)
+            return None if job is None or not job.is_of(owner) else (job, running)
 
-    def delete(self, prompt_ids: Iterable[str]) -> list[str]:
+    def delete(self, prompt_ids: Iterable[str], owner: str | None = None) -> list[str]:
         """Take waiting jobs out; running and unknown ids are left alone. Returns those taken out."""
         gone: list[str] = []
         with self._condition:
             for prompt_id in prompt_ids:
-                if isinstance(prompt_id, str) and self._waiting.pop(prompt_id, None) is not None:
+                job = self._waiting.get(prompt_id) if isinstance(prompt_id, str) else None
+                if job is not None and job.is_of(owner):
+                    del self._waiting[prompt_id]
                     gone.append(prompt_id)
                     self._report()
             self._tidy()
@@ -163,17 +183,18 @@ class Queue:
                 self._removed(gone)
         return gone
 
-    def clear(self) -> list[str]:
+    def clear(self, owner: str | None = None) -> list[str]:
         """Take every waiting job out. Returns their ids."""
         with self._condition:
-            gone = list(self._waiting)
-            self._waiting.clear()
-            self._heap.clear()
+            gone = [prompt_id for prompt_id, job in self._waiting.items() if job.is_of(owner)]
+            for prompt_id in gone:
+                del self._waiting[prompt_id]
+            self._tidy()
             self._removed(gone)
             self._report()
         return gone
 
-    def interrupt(self, prompt_id: str | None = None) -> bool:
+    def interrupt(self, prompt_id: str | None = None, owner: str | None = None) -> bool:
         """Interrupt that job, or with None whatever runs now. Returns whether there was one.
 
         A job that is still waiting is interrupted as soon as it starts: an interrupt that names it is not lost.
@@ -184,22 +205,24 @@ class Queue:
             else:
                 found = self._running.get(prompt_id) or self._waiting.get(prompt_id)
                 jobs = [] if found is None else [found]
+            jobs = [job for job in jobs if job.is_of(owner)]
             for job in jobs:
                 job.interrupted = True
         return bool(jobs)
 
-    def cancel(self, prompt_id: str) -> bool:
+    def cancel(self, prompt_id: str, owner: str | None = None) -> bool:
         """Interrupt the job if it runs, take it out if it waits. Returns whether it did either.
 
         Under one lock: a job that starts meanwhile is interrupted, and no other ever is.
         """
         with self._condition:
-            running = self._running.get(prompt_id)
-            if running is not None:
+            running, waiting = self._running.get(prompt_id), self._waiting.get(prompt_id)
+            if running is not None and running.is_of(owner):
                 running.interrupted = True
                 return True
-            if self._waiting.pop(prompt_id, None) is None:
+            if waiting is None or not waiting.is_of(owner):
                 return False
+            del self._waiting[prompt_id]
             self._tidy()
             self._removed([prompt_id])
             self._report()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -106,6 +106,10 @@ class Store:
         if owned:
             files.wipe_temp()
         return cls(folders, files, Users(roots["user"], multi=settings.multi_user), jobs, owned)
+
+    def of(self, owner: str | None) -> Store:
+        """The store as the API key of that name has it: its own input, output and temp folders; else the whole."""
+        return self if owner is None else replace(self, files=self.files.of(owner))
 
     def close(self) -> None:
         """Write what is left, close the database and empty the temp folder."""

@@ -20,6 +20,8 @@ from limner.store.paths import LONGEST_NAME, resolve_inside
 KINDS = ("input", "output", "temp", "user")
 SHARED_KINDS = ("input", "output", "temp")
 """Those that requests and annotated names may reach."""
+OWNED = "keys"
+"""The folder in each of these that holds a folder for each API key."""
 
 IMAGES = frozenset(
     (
@@ -62,6 +64,17 @@ class Files:
         self._hashing = hashing
         self._digests: dict[Path, tuple[int, int, str]] = {}
         self._lock = threading.Lock()
+        self._owned: dict[str, Files] = {}
+
+    def of(self, owner: str | None) -> Files:
+        """The folders as the API key of that name has them, each its own below `keys`; all of them without a name."""
+        if owner is None:
+            return self
+        with self._lock:
+            if owner not in self._owned:
+                roots = {kind: resolve_inside(self._roots[kind], OWNED, owner) for kind in SHARED_KINDS}
+                self._owned[owner] = Files({**self._roots, **roots}, self._hashing)
+            return self._owned[owner]
 
     def root(self, kind: str) -> Path:
         """The folder of a kind: input, output, temp or user. Raises BadInput for any other word."""

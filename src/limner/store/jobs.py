@@ -117,6 +117,7 @@ class JobStore:
             "start_time": None,
             "end_time": None,
             "finished": None,
+            "owner": record.owner,
         }
         with self._lock:
             row["id"] = row_id = self._next_id
@@ -176,19 +177,21 @@ class JobStore:
                     rows += [(statement, {"job": row_id}) for statement in sql.REMOVE]
             return self._writer.put(Change(rows))
 
-    def delete(self, prompt_ids: Iterable[str]) -> Commit:
-        """Take finished jobs out of the history; unknown ids are ignored."""
+    def delete(self, prompt_ids: Iterable[str], owner: str | None = None) -> Commit:
+        """Take finished jobs out of the history, with an owner only that owner's; unknown ids are ignored."""
         with self._lock:
             place = self._next_place - 1
             names = [name for name in prompt_ids if isinstance(name, str) and _is_key(name)]
-            rows = [(statement, {"name": name, "place": place}) for name in names for statement in sql.FORGET]
+            forget, own = (sql.FORGET, {}) if owner is None else (sql.FORGET_OWN, {"own": owner})
+            rows = [(statement, {"name": name, "place": place, **own}) for name in names for statement in forget]
             return self._writer.put(Change(rows))
 
-    def clear(self) -> Commit:
-        """Empty the history as it is now."""
+    def clear(self, owner: str | None = None) -> Commit:
+        """Empty the history as it is now, with an owner only of that owner's jobs."""
         with self._lock:
             place = self._next_place - 1
-            return self._writer.put(Change([(statement, {"place": place}) for statement in sql.CLEAR]))
+            clear, own = (sql.CLEAR, {}) if owner is None else (sql.CLEAR_OWN, {"own": owner})
+            return self._writer.put(Change([(statement, {"place": place, **own}) for statement in clear]))
 
     def _refuse(self, prompt_id: str, row_id: int) -> None:
         with self._lock:
@@ -208,32 +211,33 @@ class JobStore:
 
     # Reads
 
-    def history(self, max_items: int | None = None, offset: int = -1) -> dict[str, Any]:
+    def history(self, max_items: int | None = None, offset: int = -1, owner: str | None = None) -> dict[str, Any]:
         """Finished jobs by prompt id, oldest first: `{id: {"prompt", "outputs", "status", "meta"}}`.
 
         A negative offset takes the newest `max_items`; otherwise that many of the oldest are skipped.
+        owner: only the jobs of that API key; every read takes it.
         """
-        return dict(json.loads(self.history_text(max_items, offset)))
+        return dict(json.loads(self.history_text(max_items, offset, owner)))
 
-    def history_text(self, max_items: int | None = None, offset: int = -1) -> str:
+    def history_text(self, max_items: int | None = None, offset: int = -1, owner: str | None = None) -> str:
         """`history` as JSON text, joined from what is stored: nothing is parsed."""
         self._writer.flush()
-        return self._reader.history_text(max_items, offset)
+        return self._reader.history_text(max_items, offset, owner)
 
-    def get(self, prompt_id: str) -> dict[str, Any] | None:
+    def get(self, prompt_id: str, owner: str | None = None) -> dict[str, Any] | None:
         """The history entry of one finished job, or None."""
-        text = self.get_text(prompt_id)
+        text = self.get_text(prompt_id, owner)
         return None if text is None else dict(json.loads(text))
 
-    def get_text(self, prompt_id: str) -> str | None:
+    def get_text(self, prompt_id: str, owner: str | None = None) -> str | None:
         """`get` as JSON text."""
         self._writer.flush()
-        return self._reader.entry_text(prompt_id) if _is_key(prompt_id) else None
+        return self._reader.entry_text(prompt_id, owner) if _is_key(prompt_id) else None
 
-    def find(self, prompt_id: str) -> JobRecord | None:
+    def find(self, prompt_id: str, owner: str | None = None) -> JobRecord | None:
         """A finished job with everything known of it, or None."""
         self._writer.flush()
-        return self._reader.record(prompt_id) if _is_key(prompt_id) else None
+        return self._reader.record(prompt_id, owner) if _is_key(prompt_id) else None
 
     def finished(
         self,
@@ -244,13 +248,16 @@ class JobStore:
         descending: bool = True,
         limit: int | None = None,
         offset: int = 0,
+        owner: str | None = None,
     ) -> tuple[list[JobSummary], int]:
         """A page of finished jobs without their prompts, and how many there are in all.
 
         sort_by: `created_at` or `execution_duration` (0 when a time is missing); ties in order of completion.
         """
         self._writer.flush()
-        return self._reader.summaries(statuses, workflow_id, sort_by, descending=descending, limit=limit, offset=offset)
+        return self._reader.summaries(
+            statuses, workflow_id, sort_by, descending=descending, limit=limit, offset=offset, owner=owner
+        )
 
     def flush(self) -> None:
         """Block until every change asked for is written."""

@@ -26,6 +26,8 @@ class JobRecord:
     create_time: milliseconds since 1970. outputs, meta, status_json: those of the history entry, once finished.
     sensitive: credentials for hosted models; never written, so empty after a restart.
     attempts: how often it was started without an orderly end; above 1 the process died while it ran.
+    owner: the name of the API key that brought it, None where there are no keys.
+    rank: order among equal numbers; None until it is stored, then its place of arrival unless it was moved.
     """
 
     prompt_id: str
@@ -40,6 +42,8 @@ class JobRecord:
     status_json: dict[str, Any] | None = None
     sensitive: dict[str, Any] = field(default_factory=dict, repr=False)
     attempts: int = 0
+    owner: str | None = None
+    rank: float | None = None
 
     def item(self) -> list[Any]:
         """The queue item of the protocol: `[number, prompt_id, prompt, extra_data, outputs]`, without secrets."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from limner.engine.cache import Entry, ResultCache
+from limner.engine.cache import Entry, ResultCache, Scoped
 from limner.engine.events import (
     Event,
     Executed,
@@ -110,6 +110,8 @@ class _PromptRun:
         self.job = job
         self.hub = hub
         self.client = job.client_id
+        self.store = executor.store if job.owner is None else executor.store.of(job.owner)
+        self.cache = executor.cache if job.owner is None else Scoped(executor.cache, job.owner)
         self.progress = RunProgress(job, hub, executor.settings.preview_size)
         self.results: dict[str, Entry] = {}
         self.executed: list[str] = []
@@ -149,7 +151,7 @@ class _PromptRun:
         self.prompt = job.parsed or parse(job.prompt, executor.registry)
         job.parsed = None
         self.plan: Plan = plan(self.prompt, job.outputs, executor.registry, self.fingerprint)
-        signatures, cache = self.plan.signatures, executor.cache
+        signatures, cache = self.plan.signatures, self.cache
         cache.begin(set(signatures.values()))
         cached = [node for node in self.prompt if cache.get(signatures[node]) is not None]
         self.note(ExecutionCached(job.prompt_id, self.client, tuple(cached), now()))
@@ -202,7 +204,7 @@ class _PromptRun:
         if called.told:
             self.tell_blocked(node, prepared.schema.kind, called.told)
         self.results[node] = entry
-        self.executor.cache.put(self.plan.signatures[node], entry)
+        self.cache.put(self.plan.signatures[node], entry)
         self.executed.append(node)
         self.progress.leave(node)
 
@@ -222,7 +224,7 @@ class _PromptRun:
 
     def find(self, node: str) -> Entry | None:
         """The result of a node, of this run or kept from an earlier one."""
-        return self.results.get(node) or self.executor.cache.get(self.plan.signatures[node])
+        return self.results.get(node) or self.cache.get(self.plan.signatures[node])
 
     # What a node is given
 
@@ -293,7 +295,7 @@ class _PromptRun:
             prompt_id=self.job.prompt_id,
             node_id=node,
             settings=executor.settings,
-            store=executor.store,
+            store=self.store,
             memory=executor.memory,
             sink=self.progress,
             prompt=self.job.prompt,

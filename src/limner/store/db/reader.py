@@ -16,7 +16,7 @@ from limner.store.db.tables import job_items, job_results, jobs
 from limner.store.records import JobRecord, JobSummary, Status
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from limner.store.db.connect import Database
 
@@ -29,7 +29,7 @@ _ONE = (
     .order_by(jobs.c.finished.desc())
     .limit(1)
 )
-_RECORD = _ONE.add_columns(jobs.c.status.label("state"), jobs.c.create_time, jobs.c.attempts)
+_RECORD = _ONE.add_columns(jobs.c.status.label("state"), jobs.c.create_time, jobs.c.attempts, jobs.c.owner)
 
 
 class Reader:
@@ -61,7 +61,7 @@ class Reader:
     def unfinished(self) -> list[tuple[int, JobRecord]]:
         """Row ids and records of jobs that have not ended, in queue order."""
         query = (
-            select(jobs.c.id, job_items.c.item, jobs.c.create_time, jobs.c.attempts)
+            select(jobs.c.id, job_items.c.item, jobs.c.create_time, jobs.c.attempts, jobs.c.owner)
             .join(job_items, job_items.c.id == jobs.c.id)
             .where(jobs.c.status.in_(("pending", "running")))
         )
@@ -80,31 +80,32 @@ class Reader:
                 .values(status="pending", start_time=None, attempts=attempts)
             )
 
-    def history_text(self, max_items: int | None, offset: int) -> str:
-        """The history as one JSON object, put together from the stored texts."""
-        query = _ENTRY.select_from(_WHOLE).where(_DONE)
+    def history_text(self, max_items: int | None, offset: int, owner: str | None = None) -> str:
+        """The history as one JSON object, put together from the stored texts; of one owner, or whole."""
+        wanted = _of(owner)
+        query = _ENTRY.select_from(_WHOLE).where(wanted)
         with self._connect() as connection:
             if offset < 0:
                 newest = self._capacity if max_items is None else max(0, min(max_items, self._capacity))
                 rows = connection.execute(query.order_by(jobs.c.finished.desc()).limit(newest)).all()[::-1]
             else:
-                count = connection.scalar(select(func.count()).select_from(jobs).where(_DONE)) or 0
+                count = connection.scalar(select(func.count()).select_from(jobs).where(wanted)) or 0
                 skipped = max(0, count - self._capacity) + offset
                 page = query.order_by(jobs.c.finished).offset(skipped)
                 page = page.limit(self._capacity if max_items is None else max(0, max_items))
                 rows = list(connection.execute(page))
         return "{" + ",".join(f"{json.dumps(row.prompt_id)}:{_entry(row)}" for row in rows) + "}"
 
-    def entry_text(self, prompt_id: str) -> str | None:
-        """One history entry as JSON text."""
+    def entry_text(self, prompt_id: str, owner: str | None = None) -> str | None:
+        """One history entry as JSON text; None also when it is not of that owner."""
         with self._connect() as connection:
-            row = connection.execute(_ONE, {"name": prompt_id}).one_or_none()
+            row = connection.execute(_ONE.where(_of(owner)), {"name": prompt_id}).one_or_none()
         return None if row is None else _entry(row)
 
-    def record(self, prompt_id: str) -> JobRecord | None:
-        """One finished job."""
+    def record(self, prompt_id: str, owner: str | None = None) -> JobRecord | None:
+        """One finished job; None also when it is not of that owner."""
         with self._connect() as connection:
-            row = connection.execute(_RECORD, {"name": prompt_id}).one_or_none()
+            row = connection.execute(_RECORD.where(_of(owner)), {"name": prompt_id}).one_or_none()
         if row is None:
             return None
         return _record(
@@ -124,9 +125,10 @@ class Reader:
         descending: bool,
         limit: int | None,
         offset: int,
+        owner: str | None = None,
     ) -> tuple[list[JobSummary], int]:
         """A page of finished jobs and their whole number."""
-        wanted = _DONE & jobs.c.status.in_(statuses)
+        wanted = _of(owner) & jobs.c.status.in_(statuses)
         if workflow_id is not None:
             wanted &= jobs.c.workflow_id == workflow_id
         key: Any = jobs.c.create_time
@@ -147,6 +149,11 @@ class Reader:
         return [_summary(row) for row in rows], total
 
 
+def _of(owner: str | None) -> ColumnElement[bool]:
+    """The finished jobs of an owner; of everyone when there is none."""
+    return _DONE if owner is None else _DONE & (jobs.c.owner == owner)
+
+
 def _entry(row: Any) -> str:
     return f'{{"prompt":{row.item},"outputs":{row.outputs},"status":{row.status},"meta":{row.meta}}}'
 
@@ -154,7 +161,15 @@ def _entry(row: Any) -> str:
 def _record(row: Any, **more: Any) -> JobRecord:
     number, prompt_id, prompt, extra_data, outputs = json.loads(row.item)
     return JobRecord(
-        prompt_id, number, prompt, extra_data, outputs, create_time=row.create_time, attempts=row.attempts, **more
+        prompt_id,
+        number,
+        prompt,
+        extra_data,
+        outputs,
+        create_time=row.create_time,
+        attempts=row.attempts,
+        owner=row.owner,
+        **more,
     )
 
 
