@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CAPACITY = 10_000
+CAPACITY = 100_000
+"""Finished jobs that are kept unless another number is asked for."""
 PRUNE_EVERY = 64
 FINAL: tuple[Status, ...] = ("completed", "failed", "cancelled")
+STATE = {"paused": False, "probe": 0}
+"""What the queue remembers of itself over restarts, and what it is at first."""
 
 
 class JobStore:
@@ -41,6 +44,7 @@ class JobStore:
         turns = threading.Lock() if database.shared else None
         self._database = database
         self._reader = Reader(database, turns, capacity)
+        self._state = self._reader.state(STATE)
         self._unfinished = self._reader.unfinished()
         self._reader.recover()
         self._capacity = capacity
@@ -124,7 +128,40 @@ class JobStore:
             self._next_id += 1
             self._open.setdefault(record.prompt_id, {})[row_id] = record.number
             rows: list[Row] = [(sql.INSERT_JOB, row), (sql.INSERT_ITEM, {"id": row_id, "item": item})]
-            return self._writer.put(Change(rows, undo=lambda: self._refuse(record.prompt_id, row_id)))
+            change = Change(rows, undo=lambda: self._refuse(record.prompt_id, row_id))
+            change.commit.row = row_id
+            return self._writer.put(change)
+
+    def place(self, prompt_id: str, number: Number, rank: float, item: list[Any] | None = None) -> Commit:
+        """Another place in the queue for a waiting job: its number, and its order among equal ones.
+
+        item: the queue item with the new number, where that has changed.
+        """
+        with self._lock:
+            row_id = None if prompt_id in self._running else self._first(prompt_id)
+            if row_id is None:
+                return self._writer.put(Change())
+            self._open[prompt_id][row_id] = number
+            rows: list[Row] = [(sql.PLACE, {"job": row_id, "new_number": json.dumps(number), "new_rank": rank})]
+            if item is not None:
+                rows.append((sql.REWRITE_ITEM, {"job": row_id, "new_item": json.dumps(item, separators=(",", ":"))}))
+            return self._writer.put(Change(rows))
+
+    def state(self, name: str) -> Any:
+        """What the queue remembers of itself: a value of `STATE`."""
+        return self._state[name]
+
+    def set_state(self, name: str, value: Any) -> Commit:
+        """Remember a value of `STATE` over restarts."""
+        with self._lock:
+            self._state[name] = value
+            return self._writer.put(Change([(sql.SET_STATE, {"key": name, "new_value": json.dumps(value)})]))
+
+    def probe(self) -> Commit:
+        """A small change that shows whether the database can be written; its commit fails when it cannot."""
+        with self._lock:
+            row = {"key": "probe", "new_value": json.dumps(_now())}
+            return self._writer.put(Change([(sql.SET_STATE, row)], undo=_nothing))
 
     def start(self, prompt_id: str) -> Commit:
         """The job runs now. Should the process die before `finish`, it is pending again, one attempt richer."""
@@ -142,15 +179,17 @@ class JobStore:
         outputs: dict[str, Any] | None = None,
         meta: dict[str, Any] | None = None,
         status_json: dict[str, Any] | None = None,
+        explanation: dict[str, Any] | None = None,
     ) -> Commit:
         """The job ended and moves to the history, in place of an older entry of the same id.
 
-        status: completed, failed or cancelled. Finishing a job that is not open changes nothing, so an end that is
-        reported twice is recorded once.
+        status: completed, failed or cancelled. explanation: why each node ran. Finishing a job that is not open
+        changes nothing, so an end that is reported twice is recorded once.
         """
         if status not in FINAL:
             raise BadInput(f"A job cannot end as {status!r}.", why=f"It must be one of {', '.join(FINAL)}.")
         result = {"outputs": encode(outputs or {}), "meta": encode(meta or {}), "status": encode(status_json)}
+        told = None if explanation is None else encode(explanation)
         started, ended = event_time(status_json, start=True), event_time(status_json, start=False) or _now()
         with self._lock:
             row_id = self._running.pop(prompt_id, None) or self._first(prompt_id)
@@ -160,7 +199,7 @@ class JobStore:
             place = self._next_place
             self._next_place += 1
             end = {"job": row_id, "new_status": status, "started": started, "ended": ended, "place": place}
-            rows: list[Row] = [(sql.FINISH, end), (sql.INSERT_RESULT, {"id": row_id, **result})]
+            rows: list[Row] = [(sql.FINISH, end), (sql.INSERT_RESULT, {"id": row_id, **result, "explanation": told})]
             rows += [(statement, {"name": prompt_id, "place": place - 1}) for statement in sql.FORGET]
             if place % PRUNE_EVERY == 0:
                 rows += [(statement, {"capacity": self._capacity}) for statement in sql.PRUNE]
@@ -239,6 +278,12 @@ class JobStore:
         self._writer.flush()
         return self._reader.record(prompt_id, owner) if _is_key(prompt_id) else None
 
+    def explanation(self, prompt_id: str, owner: str | None = None) -> dict[str, Any] | None:
+        """Why each node of a finished job ran; None where that was not written down."""
+        self._writer.flush()
+        text = self._reader.explanation(prompt_id, owner) if _is_key(prompt_id) else None
+        return None if text is None else dict(json.loads(text))
+
     def finished(
         self,
         statuses: Sequence[Status] = FINAL,
@@ -281,6 +326,10 @@ def _is_key(text: str) -> bool:
         text.encode()
         return True
     return False
+
+
+def _nothing() -> None:
+    """There is nothing to undo."""
 
 
 def _now() -> int:

@@ -43,7 +43,7 @@ class JobRecord:
     sensitive: dict[str, Any] = field(default_factory=dict, repr=False)
     attempts: int = 0
     owner: str | None = None
-    rank: float | None = None
+    rank: float | None = field(default=None, compare=False)
 
     def item(self) -> list[Any]:
         """The queue item of the protocol: `[number, prompt_id, prompt, extra_data, outputs]`, without secrets."""

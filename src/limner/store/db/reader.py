@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, case, func, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from limner.errors import LimnerError
-from limner.store.db.tables import job_items, job_results, jobs
+from limner.store.db.tables import job_items, job_results, jobs, queue_state
 from limner.store.records import JobRecord, JobSummary, Status
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ _ONE = (
     .where(_DONE & (jobs.c.prompt_id == bindparam("name")))
     .order_by(jobs.c.finished.desc())
     .limit(1)
+)
+_SUMMARIES = (
+    select(*jobs.c, job_results.c.outputs, job_results.c.status.label("status_json"))
+    .join(job_results, job_results.c.id == jobs.c.id)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
 )
 _RECORD = _ONE.add_columns(jobs.c.status.label("state"), jobs.c.create_time, jobs.c.attempts, jobs.c.owner)
 
@@ -61,14 +66,23 @@ class Reader:
     def unfinished(self) -> list[tuple[int, JobRecord]]:
         """Row ids and records of jobs that have not ended, in queue order."""
         query = (
-            select(jobs.c.id, job_items.c.item, jobs.c.create_time, jobs.c.attempts, jobs.c.owner)
+            select(jobs.c.id, job_items.c.item, jobs.c.create_time, jobs.c.attempts, jobs.c.owner, jobs.c.queue_rank)
             .join(job_items, job_items.c.id == jobs.c.id)
-            .where(jobs.c.status.in_(("pending", "running")))
+            .where(jobs.c.finished.is_(None) & jobs.c.status.in_(("pending", "running")))
         )
         with self._connect() as connection:
             rows = connection.execute(query).all()
-        found = [(row.id, _record(row)) for row in rows]
-        return sorted(found, key=lambda pair: (pair[1].number, pair[0]))
+        found = [(row.id, _record(row, rank=row.id if row.queue_rank is None else row.queue_rank)) for row in rows]
+        return sorted(found, key=lambda pair: (pair[1].number, pair[1].rank or 0, pair[0]))
+
+    def state(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """What the queue remembers of itself; what it does not know yet is written down as its default."""
+        with self._turns, self._engine.begin() as connection:
+            known = {row.name: json.loads(row.value) for row in connection.execute(select(queue_state))}
+            new = [{"name": name, "value": json.dumps(value)} for name, value in defaults.items() if name not in known]
+            if new:
+                connection.execute(insert(queue_state), new)
+        return {**defaults, **known}
 
     def recover(self, *, orderly: bool = False) -> None:
         """Make running jobs pending; `orderly` when the process ends as it should, which is not the job's fault."""
@@ -76,24 +90,23 @@ class Reader:
         with self._turns, self._engine.begin() as connection:
             connection.execute(
                 update(jobs)
-                .where(jobs.c.status == "running")
+                .where(jobs.c.finished.is_(None) & (jobs.c.status == "running"))
                 .values(status="pending", start_time=None, attempts=attempts)
             )
 
     def history_text(self, max_items: int | None, offset: int, owner: str | None = None) -> str:
         """The history as one JSON object, put together from the stored texts; of one owner, or whole."""
         wanted = _of(owner)
-        query = _ENTRY.select_from(_WHOLE).where(wanted)
+        most = self._capacity if max_items is None else max(0, min(max_items, self._capacity))
+        # Which jobs are on the page is read from an index alone; their texts are read for these only.
+        page = select(jobs.c.id, jobs.c.prompt_id, jobs.c.finished).where(wanted).limit(most)
         with self._connect() as connection:
             if offset < 0:
-                newest = self._capacity if max_items is None else max(0, min(max_items, self._capacity))
-                rows = connection.execute(query.order_by(jobs.c.finished.desc()).limit(newest)).all()[::-1]
+                page = page.order_by(jobs.c.finished.desc())
             else:
                 count = connection.scalar(select(func.count()).select_from(jobs).where(wanted)) or 0
-                skipped = max(0, count - self._capacity) + offset
-                page = query.order_by(jobs.c.finished).offset(skipped)
-                page = page.limit(self._capacity if max_items is None else max(0, max_items))
-                rows = list(connection.execute(page))
+                page = page.order_by(jobs.c.finished).offset(max(0, count - self._capacity) + offset)
+            rows = connection.execute(_entries_of(page)).all()
         return "{" + ",".join(f"{json.dumps(row.prompt_id)}:{_entry(row)}" for row in rows) + "}"
 
     def entry_text(self, prompt_id: str, owner: str | None = None) -> str | None:
@@ -131,13 +144,9 @@ class Reader:
         wanted = _of(owner) & jobs.c.status.in_(statuses)
         if workflow_id is not None:
             wanted &= jobs.c.workflow_id == workflow_id
-        key: Any = jobs.c.create_time
-        if sort_by == "execution_duration":
-            both = jobs.c.start_time.is_not(None) & jobs.c.end_time.is_not(None)
-            key = case((both, jobs.c.end_time - jobs.c.start_time), else_=0)
-        page: Select[Any] = (
-            select(*jobs.c, job_results.c.outputs, job_results.c.status.label("status_json"))
-            .join(job_results, job_results.c.id == jobs.c.id)
+        key = jobs.c.duration if sort_by == "execution_duration" else jobs.c.create_time
+        page = (
+            select(jobs.c.id)
             .where(wanted)
             .order_by(key.desc() if descending else key, jobs.c.finished)
             .limit(self._capacity if limit is None else limit)
@@ -145,8 +154,32 @@ class Reader:
         )
         with self._connect() as connection:
             total = connection.scalar(select(func.count()).select_from(jobs).where(wanted)) or 0
-            rows = connection.execute(page).all()
-        return [_summary(row) for row in rows], total
+            places = {row.id: place for place, row in enumerate(connection.execute(page))}
+            rows = [row for part in _parts(list(places)) for row in connection.execute(_SUMMARIES, {"ids": part})]
+        return [_summary(row) for row in sorted(rows, key=lambda row: places[row.id])], total
+
+    def explanation(self, prompt_id: str, owner: str | None = None) -> str | None:
+        """Why each node of a finished job ran, as JSON text."""
+        query = _ONE.with_only_columns(job_results.c.explanation).where(_of(owner))
+        with self._connect() as connection:
+            found: str | None = connection.scalar(query, {"name": prompt_id})
+        return found
+
+
+def _entries_of(page: Select[Any]) -> Select[Any]:
+    """The history entries of the jobs on a page, in order of completion."""
+    one = page.subquery("page")
+    return (
+        select(one.c.prompt_id, job_items.c.item, job_results.c.outputs, job_results.c.status, job_results.c.meta)
+        .join_from(one, job_items, job_items.c.id == one.c.id)
+        .join(job_results, job_results.c.id == one.c.id)
+        .order_by(one.c.finished)
+    )
+
+
+def _parts(ids: list[int]) -> list[list[int]]:
+    """The ids in groups that every database takes as parameters of one statement."""
+    return [ids[start : start + 500] for start in range(0, len(ids), 500)]
 
 
 def _of(owner: str | None) -> ColumnElement[bool]:

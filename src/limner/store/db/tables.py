@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from typing import Any
 
-HEAD = "0001"
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, text
+
+HEAD = "0003"
 """The migration that this file corresponds to; a test holds it against the migrations folder."""
 
 KEY_LENGTH = 255
@@ -14,6 +16,12 @@ metadata = MetaData()
 
 _LONG_TEXT = Text().with_variant(Text(2**31 - 1), "mysql", "mariadb")
 _ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """The options of an index that holds only some rows, where the database knows such."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
 
 jobs = Table(
     "jobs",
@@ -28,9 +36,17 @@ jobs = Table(
     Column("start_time", BigInteger, nullable=True),
     Column("end_time", BigInteger, nullable=True),
     Column("finished", BigInteger, nullable=True, comment="order of completion; null until then"),
+    Column("owner", String(64), nullable=True, comment="name of the API key that brought it; null without keys"),
+    Column("queue_rank", Float(53), nullable=True, comment="order among equal numbers; null: order of arrival"),
+    Column("duration", BigInteger, nullable=True, comment="milliseconds from start to end; 0 where one is missing"),
     Index("ix_jobs_prompt_id", "prompt_id"),
     Index("ix_jobs_finished", "finished"),
-    Index("ix_jobs_status", "status"),
+    Index("ix_jobs_open", "status", **_where("finished IS NULL")),
+    # Pages of finished jobs and their counts are read from these alone, however many jobs there are.
+    Index("ix_jobs_created", "create_time", "finished", "status", **_where("finished IS NOT NULL")),
+    Index("ix_jobs_duration", "duration", "finished", "status", **_where("finished IS NOT NULL")),
+    Index("ix_jobs_workflow", "workflow_id", "finished", **_where("workflow_id IS NOT NULL")),
+    Index("ix_jobs_owner", "owner", "finished", **_where("owner IS NOT NULL")),
 )
 
 job_items = Table(
@@ -47,6 +63,14 @@ job_results = Table(
     Column("outputs", _LONG_TEXT, nullable=False),
     Column("meta", _LONG_TEXT, nullable=False),
     Column("status", _LONG_TEXT, nullable=False, comment="JSON status of the history entry, or null"),
+    Column("explanation", _LONG_TEXT, nullable=True, comment="JSON: why each node ran, or null"),
+)
+
+queue_state = Table(
+    "queue_state",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", _LONG_TEXT, nullable=False, comment="JSON"),
 )
 
 revision = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))

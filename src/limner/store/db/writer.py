@@ -32,9 +32,11 @@ class Commit:
     """The promise that a change is on disk: `await` it on the loop that asked, or `wait()` on any other thread.
 
     Nobody has to do either; changes are written in the order in which they were asked for.
+    row: the row of an added job, which is its place of arrival; 0 for other changes.
     """
 
     def __init__(self) -> None:
+        self.row = 0
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
