@@ -65,7 +65,9 @@ class Schema:
     run_parameter: name of the `Run` parameter, "" if there is none.
     python_module, style: what the description says of where the node comes from and how it is laid out ("v1" or "v3").
     companions: names of the companions the function carries (changes_when, lazy, checks).
-    validates: input names the `checks` companion takes over from the ordinary value checks.
+    validates: input names the `checks` companion takes over from the ordinary value checks; "*" for all of them, and
+    "input_types" when it also looks at the kinds of what is linked, which are then not checked before.
+    asynchronous: whether calls give awaitables; such a node is taken early, so that others run meanwhile.
     """
 
     kind: str
@@ -86,6 +88,7 @@ class Schema:
     experimental: bool = False
     companions: frozenset[str] = frozenset()
     validates: frozenset[str] = frozenset()
+    asynchronous: bool = False
 
     def input(self, name: str) -> Port | None:
         """The input of that name, or None."""
@@ -99,6 +102,8 @@ class Schema:
         plain["companions"] = sorted(self.companions)
         plain["validates"] = sorted(self.validates)
         plain["hidden"] = dict(self.hidden)
+        if not self.asynchronous:
+            del plain["asynchronous"]
         return plain
 
     @classmethod
@@ -109,6 +114,8 @@ class Schema:
         values["outputs"] = tuple(_port_from_json(port) for port in plain["outputs"])
         values["companions"] = frozenset(plain["companions"])
         values["validates"] = frozenset(plain["validates"])
+        if values.get("more") is not None:
+            values["more"] = _port_from_json(plain["more"])
         return cls(**values)
 
 
@@ -203,6 +210,7 @@ def derive_schema(function: Any, traits: NodeTraits) -> Schema:
         not_idempotent=traits.not_idempotent,
         deprecated=traits.deprecated,
         experimental=traits.experimental,
+        asynchronous=inspect.iscoroutinefunction(function),
     )
 
 

@@ -95,7 +95,7 @@ class Store:
             "temp": (_place(settings.temp_directory) or base) / "temp",
             "user": _place(settings.user_directory) or base / "user",
         }
-        packs = [Path(part).absolute() for part in (settings.custom_nodes_directory or "").split(os.pathsep) if part]
+        packs = _places(settings.custom_nodes_directory)
         configs = [Path(file).expanduser() for file in settings.extra_model_paths_config]
         folders = ModelFolders.open(base, roots["output"], configs, packs)
         files = Files(roots, settings.default_hashing_function)
@@ -116,6 +116,12 @@ class Store:
         self.jobs.close()
         if self.owned:
             self.files.wipe_temp()
+
+
+def _places(given: str | None) -> list[Path]:
+    """The folders of a list written as PATH is; spaces around them and empty parts do not count."""
+    parts = [part.strip() for part in (given or "").split(os.pathsep)]
+    return [Path(part).expanduser().absolute() for part in parts if part]
 
 
 def _place(given: str | os.PathLike[str] | None) -> Path | None:

@@ -82,6 +82,11 @@ class Files:
             raise BadInput(f"There is no folder kind {kind!r}.", do=f"Use one of {', '.join(self._roots)}.")
         return self._roots[kind]
 
+    def move(self, kind: str, root: Path) -> None:
+        """From now on the folder of that kind is this one."""
+        self.root(kind)
+        self._roots[kind] = root
+
     def resolve(self, kind: str, subfolder: str, name: str) -> Path:
         """The path of a file of a kind. Raises Forbidden when it would lie elsewhere; it need not exist."""
         return resolve_inside(self.root(kind), subfolder, name)

@@ -53,6 +53,9 @@ OUTPUTS = (
 )
 """Folder key and the sub-folder of the output folder whose files belong to it, so that what was saved can be loaded."""
 
+FolderTable = dict[str, tuple[list[str], set[str]]]
+"""Roots and extensions by folder key, as node packs have them."""
+
 _RACY_NS = 100_000_000
 """A folder changed this shortly before it was listed may change again without a new time stamp: list it once more."""
 
@@ -61,6 +64,7 @@ _RACY_NS = 100_000_000
 class _Folder:
     roots: list[Path]
     extensions: frozenset[str]
+    source: tuple[tuple[str, ...], frozenset[str]] | None = None
     listing: tuple[str, ...] = ()
     times: dict[str, int] = field(default_factory=dict)
     listed: bool = False
@@ -75,6 +79,7 @@ class ModelFolders:
             key: _Folder([base / "models" / name for name in names], extensions) for key, names, extensions in REGISTRY
         }
         self._folders["custom_nodes"].roots = list(custom_nodes) or [base / "custom_nodes"]
+        self._table: FolderTable | None = None
 
     @classmethod
     def open(
@@ -94,8 +99,37 @@ class ModelFolders:
         folders.add("checkpoints", Path(__file__).parent.parent / "assets")
         return folders
 
+    def table(self) -> FolderTable:
+        """The registry as a table of `key: (roots, extensions)` that others may change.
+
+        From the first call on the table decides: what is put into it is what is listed and found. ComfyUI's node packs
+        have such a table and change it.
+        """
+        with self._lock:
+            if self._table is None:
+                self._table = {
+                    key: ([str(root) for root in one.roots], set(one.extensions)) for key, one in self._folders.items()
+                }
+            return self._table
+
+    def _follow(self) -> None:
+        """Take over what was changed in the table."""
+        table = self._table
+        if table is None:
+            return
+        with self._lock:
+            for key, entry in list(table.items()):
+                source = tuple(map(str, entry[0])), frozenset(entry[1] if len(entry) > 1 else ())
+                folder = self._folders.get(key)
+                if folder is None or folder.source != source:
+                    roots = [Path(root) for root in dict.fromkeys(source[0])]
+                    self._folders[key] = _Folder(roots, source[1], source)
+            for key in [key for key in self._folders if key not in table]:
+                del self._folders[key]
+
     def names(self) -> list[str]:
         """The folder keys, in order of registration."""
+        self._follow()
         return list(self._folders)
 
     def roots(self, key: str) -> list[Path]:
@@ -112,8 +146,17 @@ class ModelFolders:
         An unknown key becomes a new folder, of every file unless `extensions` are given.
         """
         with self._lock:
+            self._follow()
             key = LEGACY.get(key, key)
             folder = self._folders.setdefault(key, _Folder([], frozenset(extensions or ())))
+            if self._table is not None:
+                roots = self._table.setdefault(key, ([], set(extensions or ())))[0]
+                if str(path) in roots:
+                    if not default:
+                        return
+                    roots.remove(str(path))
+                roots.insert(0 if default else len(roots), str(path))
+                return
             if path in folder.roots:
                 if not default:
                     return
@@ -166,6 +209,7 @@ class ModelFolders:
         raise self._missing(key, name)
 
     def _folder(self, key: str) -> _Folder:
+        self._follow()
         folder = self._folders.get(LEGACY.get(key, key))
         if folder is None:
             near = difflib.get_close_matches(key, self._folders, 3)
