@@ -18,7 +18,7 @@ from limner.store.db.connect import Database, open_database
 from limner.store.db.reader import Reader
 from limner.store.db.tables import KEY_LENGTH
 from limner.store.db.writer import Change, Commit, Row, Writer
-from limner.store.records import JobRecord, JobSummary, Number, Status, encode, event_time
+from limner.store.records import FINAL, JobRecord, JobSummary, Number, Status, encode, event_time
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 CAPACITY = 100_000
 """Finished jobs that are kept unless another number is asked for."""
 PRUNE_EVERY = 64
-FINAL: tuple[Status, ...] = ("completed", "failed", "cancelled")
 STATE = {"paused": False, "probe": 0}
 """What the queue remembers of itself over restarts, and what it is at first."""
 

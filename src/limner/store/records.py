@@ -11,6 +11,9 @@ from typing import Any, Literal
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 Number = int | float
 
+FINAL: tuple[Status, ...] = ("completed", "failed", "cancelled")
+"""The ways in which a job ends."""
+
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 """Keys of extra_data that are never written to disk."""
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError
 
 from limner.errors import LimnerError
 from limner.store.db.tables import job_items, job_results, jobs, queue_state
-from limner.store.records import JobRecord, JobSummary, Status
+from limner.store.records import FINAL, JobRecord, JobSummary, Status
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select
@@ -141,20 +141,25 @@ class Reader:
         owner: str | None = None,
     ) -> tuple[list[JobSummary], int]:
         """A page of finished jobs and their whole number."""
-        wanted = _of(owner) & jobs.c.status.in_(statuses)
+        wanted = _of(owner)
+        if set(statuses) < set(FINAL):
+            wanted &= jobs.c.status.in_(statuses)
         if workflow_id is not None:
             wanted &= jobs.c.workflow_id == workflow_id
         key = jobs.c.duration if sort_by == "execution_duration" else jobs.c.create_time
-        page = (
-            select(jobs.c.id)
-            .where(wanted)
-            .order_by(key.desc() if descending else key, jobs.c.finished)
-            .limit(self._capacity if limit is None else limit)
-            .offset(max(0, offset))
-        )
         with self._connect() as connection:
             total = connection.scalar(select(func.count()).select_from(jobs).where(wanted)) or 0
-            places = {row.id: place for place, row in enumerate(connection.execute(page))}
+            start = max(0, offset)
+            size = max(0, min(total - start, self._capacity if limit is None else limit))
+            # A page of the second half is read from the other end, so that no page is far from where reading begins.
+            from_end = start > total // 2
+            first, second = (key, jobs.c.finished.desc()) if from_end else (key.desc(), jobs.c.finished)
+            if not descending:
+                first, second = (key.desc(), jobs.c.finished.desc()) if from_end else (key, jobs.c.finished)
+            page = select(jobs.c.id).where(wanted).order_by(first, second)
+            page = page.limit(size).offset(total - start - size if from_end else start)
+            ids = list(connection.scalars(page))
+            places = {row_id: place for place, row_id in enumerate(ids[::-1] if from_end else ids)}
             rows = [row for part in _parts(list(places)) for row in connection.execute(_SUMMARIES, {"ids": part})]
         return [_summary(row) for row in sorted(rows, key=lambda row: places[row.id])], total
 
