@@ -32,7 +32,7 @@ def absent() -> dict[str, str]:
 def test_every_node_that_is_here_describes_itself_as_the_reference_does(capsys: pytest.CaptureFixture[str]) -> None:
     found = comparison()
     with capsys.disabled():
-        print(f"\n{found}")  # noqa: T201 - the figure of this test
+        print(f"\n{found}")
     assert found.differences == {}
 
 

@@ -90,3 +90,8 @@ def test_shrinking_does_not_come_in_from_the_border():
     hole = torch.ones(1, 5, 5)
     hole[0, 2, 2] = 0
     assert (mask.grow(hole, -1, True) == 0).sum() == 5
+
+
+def test_a_colour_becomes_a_mask_where_it_matches_exactly():
+    picture = torch.tensor([[255, 128, 0], [255, 128, 1], [300, 128, -9]]).view(1, 1, 3, 3) / 255
+    assert mask.from_colour(picture, 0xFF8000).tolist() == [[[1.0, 0.0, 1.0]]]

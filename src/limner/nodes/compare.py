@@ -1,5 +1,5 @@
-"""`python -m limner.nodes.compare FILE` holds every node's description against a saved /object_info, field by field apart
-from prose. (No nodes here.)"""
+"""`python -m limner.nodes.compare FILE` holds every node's description against a saved /object_info, prose apart.
+(No nodes here.)"""
 
 from __future__ import annotations
 

@@ -44,3 +44,14 @@ def composite(
     part = result[..., top : top + over.shape[-2], left : left + over.shape[-1]]
     part.copy_(weight * over + (1 - weight) * part)
     return result
+
+
+def with_alpha(image: Tensor) -> Tensor:
+    """A picture (B, H, W, C) with one more channel, of 1."""
+    return torch.cat((image, torch.ones_like(image[..., :1])), dim=-1)
+
+
+def same_channels(destination: Tensor, source: Tensor) -> Tensor:
+    """The source with as many channels as the destination: cut, or with an opaque alpha. Both (B, H, W, C)."""
+    source = source[..., : destination.shape[-1]]
+    return with_alpha(source) if source.shape[-1] < destination.shape[-1] else source

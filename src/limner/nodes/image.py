@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from limner.graph import Choice, Float, Image, Int, Mask, node
-from limner.nodes.composite import composite
+from limner.nodes.composite import composite, same_channels, with_alpha
 from limner.nodes.latent import Crop, Flip, Rotation, quarter_turns
 from limner.nodes.resize import resize_image
 
@@ -92,16 +92,12 @@ def batch(image1: Image, image2: Image) -> Image:
     """Two batches as one; the second is resized to the first, and alpha 1 added to whichever has none."""
     first, second = image1, image2
     if first.shape[-1] < second.shape[-1]:
-        first = _with_alpha(first)
+        first = with_alpha(first)
     elif second.shape[-1] < first.shape[-1]:
-        second = _with_alpha(second)
+        second = with_alpha(second)
     if first.shape[1:] != second.shape[1:]:
         second = resize_image(second, first.shape[2], first.shape[1], "bilinear", "center")
     return torch.cat((first, second))
-
-
-def _with_alpha(image: Tensor) -> Tensor:
-    return torch.cat((image, torch.ones_like(image[..., :1])), dim=-1)
 
 
 @extra_image("ImageFromBatch", category="image/batch", title="ImageFromBatch")
@@ -147,8 +143,5 @@ def composite_masked(
     mask: Mask | None = None,
 ) -> Image:
     """One picture laid over another at a place, where the mask is 1; the channels are those of the destination."""
-    over = source[..., : destination.shape[-1]]
-    if over.shape[-1] < destination.shape[-1]:
-        over = _with_alpha(over)
-    under, over = destination.movedim(-1, 1), over.movedim(-1, 1)
+    under, over = destination.movedim(-1, 1), same_channels(destination, source).movedim(-1, 1)
     return composite(under, over, (x, y), mask, unit=1, resize_source=resize_source).movedim(1, -1)

@@ -135,3 +135,12 @@ def _dilated(x: Tensor, plus_shaped: bool) -> Tensor:
         return F.max_pool2d(padded, 3, stride=1)
     across = F.max_pool2d(padded[..., 1:-1, :], (1, 3), stride=1)
     return torch.maximum(across, F.max_pool2d(padded[..., 1:-1], (3, 1), stride=1))
+
+
+@mask_node("ImageColorToMask", title="ImageColorToMask")
+def from_colour(
+    image: Image, color: Annotated[int, Int(min=0, max=0xFFFFFF, step=1, extra={"display": "color"})] = 0
+) -> Mask:
+    """1 where a picture has exactly a colour, 0xRRGGBB."""
+    wanted = torch.tensor([color >> 16 & 0xFF, color >> 8 & 0xFF, color & 0xFF], device=image.device)
+    return ((image[..., :3].clamp(0, 1) * 255).round() == wanted).all(-1).float()
