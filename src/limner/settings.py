@@ -121,6 +121,11 @@ class Settings:
     async_offload: bool = option(False, "Copy weights on a stream of their own.")
     disable_pinned_memory: bool = option(False, "Never use pinned host memory.")
     force_non_blocking: bool = option(False, "Non-blocking copies on every device.")
+    api_key: str | None = option(
+        None,
+        "Ask every request for an API key; with a value, that one is an administrator's too. Others: `limner keys`.",
+        const="",
+    )
     default_hashing_function: str = option(
         "sha256", "Hash used to recognise files uploaded twice.", choices=("md5", "sha1", "sha256", "sha512")
     )

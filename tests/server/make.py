@@ -48,19 +48,19 @@ class Queue:
     now: list[list[Any]] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
 
-    def running(self) -> list[list[Any]]:
+    def running(self, owner: str | None = None) -> list[list[Any]]:
         return self.now
 
-    def pending(self) -> list[list[Any]]:
+    def pending(self, owner: str | None = None) -> list[list[Any]]:
         return self.waiting
 
-    def remaining(self) -> int:
+    def remaining(self, owner: str | None = None) -> int:
         return len(self.now) + len(self.waiting)
 
-    def delete(self, ids: list[str]) -> None:
+    def delete(self, ids: list[str], owner: str | None = None) -> None:
         self.calls.append(("delete", list(ids)))
 
-    def clear(self) -> None:
+    def clear(self, owner: str | None = None) -> None:
         self.calls.append("clear")
 
 
@@ -69,17 +69,17 @@ class History:
     entries: dict[str, Any] = field(default_factory=dict)
     calls: list[Any] = field(default_factory=list)
 
-    def list(self, max_items: int | None = None, offset: int = -1) -> dict[str, Any]:
+    def list(self, max_items: int | None = None, offset: int = -1, owner: str | None = None) -> dict[str, Any]:
         self.calls.append(("list", max_items, offset))
         return self.entries
 
-    def get(self, prompt_id: str) -> Any:
+    def get(self, prompt_id: str, owner: str | None = None) -> Any:
         return self.entries.get(prompt_id)
 
-    def delete(self, ids: list[str]) -> None:
+    def delete(self, ids: list[str], owner: str | None = None) -> None:
         self.calls.append(("delete", list(ids)))
 
-    def clear(self) -> None:
+    def clear(self, owner: str | None = None) -> None:
         self.calls.append("clear")
 
 
@@ -89,16 +89,16 @@ class Jobs:
     calls: list[Any] = field(default_factory=list)
 
     def list(self, *query: Any) -> tuple[list[dict[str, Any]], int]:
-        self.calls.append(query)
+        self.calls.append(query[:-1])
         return self.jobs, len(self.jobs)
 
-    def get(self, job_id: str) -> Any:
+    def get(self, job_id: str, owner: str | None = None) -> Any:
         return next((job for job in self.jobs if job["id"] == job_id), None)
 
-    def cancel(self, job_id: str) -> bool:
+    def cancel(self, job_id: str, owner: str | None = None) -> bool:
         return self.get(job_id) is not None
 
-    def cancel_many(self, ids: list[str]) -> bool:
+    def cancel_many(self, ids: list[str], owner: str | None = None) -> bool:
         return any(self.cancel(job_id) for job_id in ids)
 
 
@@ -120,14 +120,14 @@ class FakeEngine:
     async def close(self) -> None:
         self.state = "closed"
 
-    async def submit(self, body: dict[str, Any]) -> Taken:
+    async def submit(self, body: dict[str, Any], owner: str | None = None) -> Taken:
         self.calls.append(("submit", body))
         if "prompt" not in body:
             text = "No prompt provided"
             raise PromptRejected({"type": "no_prompt", "message": text, "details": text, "extra_info": {}}, {})
         return Taken(str(body.get("prompt_id", "made")), body.get("number", 0), {})
 
-    def interrupt(self, prompt_id: str | None = None) -> None:
+    def interrupt(self, prompt_id: str | None = None, owner: str | None = None) -> None:
         self.calls.append(("interrupt", prompt_id))
 
     def free(self, unload_models: bool, free_memory: bool) -> None:
@@ -136,11 +136,11 @@ class FakeEngine:
     def current(self, client_id: str | None) -> Executing | None:
         return self.active if self.active and self.active.client_id == client_id else None
 
-    def object_info(self, kind: str | None = None) -> dict[str, Any]:
+    def object_info(self, kind: str | None = None, owner: str | None = None) -> dict[str, Any]:
         known = {"PreviewAny": {"name": "PreviewAny"}}
         return known if kind is None else {kind: known[kind]} if kind in known else {}
 
-    def object_info_bytes(self) -> bytes:
+    def object_info_bytes(self, owner: str | None = None) -> bytes:
         return json.dumps(self.object_info()).encode()
 
 

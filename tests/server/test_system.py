@@ -166,7 +166,7 @@ async def test_every_get_answers_head(here: Running) -> None:
 
 
 async def test_a_fault_of_the_server_is_told_without_a_traceback(here: Running) -> None:
-    def fail(kind: str | None = None) -> None:
+    def fail(kind: str | None = None, owner: str | None = None) -> None:
         raise RuntimeError("oh")
 
     here.engine.object_info = fail  # type: ignore[assignment,method-assign]

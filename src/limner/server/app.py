@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from limner.server import frontend, routes
+from limner.server.auth import for_administrators
 from limner.server.devices import describe_devices
 from limner.server.features import features
 from limner.server.hub import Hub
-from limner.server.keys import DEVICES, ENGINE, FRONT_END, HUB, LOGS, SETTINGS, STORE, DeviceProbe, Route
+from limner.server.keys import DEVICES, ENGINE, FRONT_END, HUB, KEYS, LOGS, SETTINGS, STORE, DeviceProbe, Route
 from limner.server.logs import LogRing
 from limner.server.middleware import make_middleware
+from limner.store.keys import Keys
 
 if TYPE_CHECKING:
     from limner.engine import Engine
@@ -39,13 +41,15 @@ def make_app(
 
     Raises BadInput when the chosen front end is none.
     """
-    app = web.Application(middlewares=[make_middleware(settings)], client_max_size=settings.max_upload_bytes)
+    keys = Keys(store.files.root("user"), settings.api_key, required=settings.api_key is not None)
+    app = web.Application(middlewares=[make_middleware(settings, keys)], client_max_size=settings.max_upload_bytes)
     app[SETTINGS] = settings
     app[ENGINE] = engine
     app[STORE] = store
     app[LOGS] = logs or LogRing()
     app[DEVICES] = devices or (lambda: describe_devices(settings))
     app[FRONT_END] = frontend.find_front_end(settings.front_end_root)
+    app[KEYS] = keys
     app[HUB] = hub = Hub(engine, app[LOGS], features(settings), on_first_client)
     mount(app)
 
@@ -80,8 +84,9 @@ def mount(app: web.Application) -> None:
 
 
 def _add(app: web.Application, route: Route, prefix: str) -> None:
+    handler = for_administrators(route.handler) if route.admin else route.handler
     if route.method == "GET":
         # A socket cannot be opened with HEAD.
-        app.router.add_get(prefix + route.path, route.handler, allow_head=route.path != "/ws")
+        app.router.add_get(prefix + route.path, handler, allow_head=route.path != "/ws")
     else:
-        app.router.add_route(route.method, prefix + route.path, route.handler)
+        app.router.add_route(route.method, prefix + route.path, handler)

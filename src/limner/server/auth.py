@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 
-from limner.errors import LimnerError
+from limner.errors import Forbidden, LimnerError
+from limner.server.keys import ASKER, Asker, Handler
 from limner.server.replies import problem
 
 if TYPE_CHECKING:
-    from limner.store.keys import ApiKey, Keys
+    from limner.store.keys import Keys
 
 HEADER = "X-API-Key"
 QUERY = "api_key"
@@ -29,7 +31,8 @@ input,button{font:inherit;padding:.5em;margin:.3em 0;width:100%;box-sizing:borde
 <input id="k" name="api_key" type="password" autocomplete="current-password" autofocus required>
 <button>Go on</button></form></html>"""
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
 
@@ -53,22 +56,31 @@ def is_open(path: str) -> bool:
 
 
 def enter(request: web.Request, keys: Keys) -> web.Response | None:
-    """Let a request in, with `owner` and `admin` noted in it, or answer why not.
-
-    owner: the name of its key, None for an administrator's and where no keys are needed.
-    """
-    request["owner"], request["admin"] = None, True
+    """Let a request in, with its `Asker` noted in it, or answer why not."""
+    request[ASKER] = Asker()
     if not keys.required():
         return None
     secret = shown_key(request)
     key = keys.find(secret) if secret else None
     if key is None:
-        request["admin"] = False
+        request[ASKER] = Asker(admin=False)
         return None if is_open(request.path) else refuse(request, told=bool(secret))
-    request["owner"], request["admin"] = key.owner, key.admin
+    request[ASKER] = Asker(key.owner, key.admin)
     if is_page(request) and QUERY in request.query:
         return hand_cookie(request, secret or "")
     return None
+
+
+def for_administrators(handler: Handler) -> Handler:
+    """A handler that lets only administrators in; everyone is one where no keys are needed."""
+
+    @functools.wraps(handler)
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        if not request[ASKER].admin:
+            raise Forbidden("This needs an administrator's API key.", do="`limner keys add NAME --admin` makes one.")
+        return await handler(request)
+
+    return guarded
 
 
 def is_page(request: web.Request) -> bool:
@@ -91,7 +103,9 @@ def hand_cookie(request: web.Request, secret: str) -> web.Response:
     """Send the browser on with the key in a cookie, and without it in the address."""
     left = urlencode([(name, value) for name, value in request.query.items() if name != QUERY])
     path = "/" + request.path.lstrip("/\\")  # `//host` would lead elsewhere
-    return set_cookie(request, web.Response(status=303, headers={"Location": f"{path}?{left}" if left else path}), secret)
+    return set_cookie(
+        request, web.Response(status=303, headers={"Location": f"{path}?{left}" if left else path}), secret
+    )
 
 
 def set_cookie(request: web.Request, response: web.Response, secret: str) -> web.Response:

@@ -6,12 +6,17 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from aiohttp import WSMsgType, web
 
+from limner.engine.events import StatusChanged
+from limner.engine.queue import socket_id
 from limner.server import wire
+from limner.server.auth import PROTOCOL
+from limner.server.keys import owner_of
 from limner.server.logs import Entry, LogRing, terminal_size
 from limner.server.outbox import Message, Outbox
 
@@ -26,10 +31,15 @@ LOGS_EVERY = 0.1
 
 
 class Socket:
-    """One client's socket: what waits for it, and what the client said it can do."""
+    """One client's socket: what waits for it, and what the client said it can do.
 
-    def __init__(self, sid: str, websocket: web.WebSocketResponse, request: web.Request) -> None:
-        self.sid = sid
+    sid: what the table of sockets and events call it: the client's id, marked with the owner where there are API keys.
+    """
+
+    def __init__(self, client_id: str, websocket: web.WebSocketResponse, request: web.Request) -> None:
+        self.client_id = client_id
+        self.owner = owner_of(request)
+        self.sid = socket_id(self.owner, client_id) or client_id
         self.flags: dict[str, Any] = {}
         self._websocket = websocket
         self._transport = request.transport
@@ -114,10 +124,11 @@ class Hub:
     def on_event(self, event: Event) -> None:
         """Tell those concerned. Nothing is encoded where nobody listens."""
         sid: str | None = event.client_id
-        if sid is None:
+        if sid is None or sid.endswith("\0"):
             if not self._sockets or not isinstance(event, wire.FOR_ALL):
                 return
-            receivers = list(self._sockets.values())
+            # An owner's prompt without a client: its own sockets and administrators' hear of it.
+            receivers = [one for one in self._sockets.values() if sid is None or one.owner in (None, sid[:-1])]
         elif (one := self._sockets.get(sid)) is not None:
             receivers = [one]
         else:
@@ -125,12 +136,22 @@ class Hub:
         if isinstance(event, wire.Preview):
             self._preview(event, receivers)
             return
+        if isinstance(event, StatusChanged):
+            self._tell_status(event, receivers)
+            return
         _put(receivers, wire.encode(event))
         if isinstance(event, wire.Progress) and self._held_preview is not None:
             held, self._held_preview = self._held_preview, None
             plain = [socket for socket in receivers if not socket.reads_metadata]
             if plain and held.node == event.node:
                 _put(plain, wire.preview_plain(held))
+
+    def _tell_status(self, event: StatusChanged, receivers: list[Socket]) -> None:
+        """Everyone hears how many prompts are left; an API key's sockets only of its own."""
+        _put([socket for socket in receivers if socket.owner is None], wire.encode(event))
+        for owner in {socket.owner for socket in receivers if socket.owner is not None}:
+            own = replace(event, queue_remaining=self._engine.queue.remaining(owner))
+            _put([socket for socket in receivers if socket.owner == owner], wire.encode(own))
 
     def _preview(self, event: wire.Preview, receivers: list[Socket]) -> None:
         """Capable clients get a preview before the progress it belongs to, the others after it."""
@@ -144,7 +165,7 @@ class Hub:
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Speak with one client until it goes. `clientId` in the query takes an id over from an earlier socket."""
         # Compression would cost more than it saves: most clients are on this machine or its network.
-        websocket = web.WebSocketResponse(compress=False)
+        websocket = web.WebSocketResponse(compress=False, protocols=_key_protocols(request))
         await websocket.prepare(request)
         socket = Socket(request.query.get("clientId") or uuid4().hex, websocket, request)
         self._sockets[socket.sid] = socket
@@ -161,8 +182,8 @@ class Hub:
         return websocket
 
     def _greet(self, socket: Socket) -> None:
-        status = {"exec_info": {"queue_remaining": self._engine.queue.remaining()}}
-        socket.put(wire.text("status", {"status": status, "sid": socket.sid}))
+        status = {"exec_info": {"queue_remaining": self._engine.queue.remaining(socket.owner)}}
+        socket.put(wire.text("status", {"status": status, "sid": socket.client_id}))
         running = self._engine.current(socket.sid)
         if running is not None:
             socket.put(wire.text("executing", {"node": running.display_node}))
@@ -212,6 +233,12 @@ class Hub:
         message = wire.text("logs", {"entries": entries, "size": terminal_size()})
         for sid in self._log_readers & self._sockets.keys():
             self._sockets[sid].put(message)
+
+
+def _key_protocols(request: web.Request) -> tuple[str, ...]:
+    """The subprotocol in which the client sent an API key: a browser gives up a socket that does not take it."""
+    offered = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    return tuple(part for part in offered if part.startswith(PROTOCOL))
 
 
 def _put(sockets: list[Socket], message: Message) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from limner.store import Store
     from limner.store.keys import Keys
 
+ANYTHING = Answer("A value.", ANY)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 DeviceProbe = Callable[[], list[dict[str, Any]]]
 """Describes the devices for `/system_stats`: name, type, index, and bytes as vram_total, vram_free, torch_vram_…."""
@@ -47,7 +49,21 @@ class Route:
     answers: Mapping[int, Answer] = field(default_factory=lambda: {200: ANYTHING})
 
 
-ANYTHING = Answer("A value.", ANY)
+@dataclass(frozen=True)
+class Asker:
+    """Who asks. owner: the name of the API key, None for an administrator's and where no keys are needed."""
+
+    owner: str | None = None
+    admin: bool = True
+
+
+ASKER: Any = web.RequestKey("asker", Asker) if hasattr(web, "RequestKey") else "asker"
+
+
+def owner_of(request: web.Request) -> str | None:
+    """Whose jobs and files the request reaches: its API key's, or with None everyone's."""
+    asker: Asker = request[ASKER]
+    return asker.owner
 
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine")

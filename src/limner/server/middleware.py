@@ -8,10 +8,12 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from limner.errors import BadInput, LimnerError
+from limner.server.auth import enter
 from limner.server.keys import Handler
 from limner.server.replies import problem
 from limner.server.security import Guard
 from limner.settings import Settings
+from limner.store.keys import Keys
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +22,7 @@ KEPT = frozenset({200, 201, 202, 203, 204, 205, 206, 301, 308})
 MOVED = frozenset({302, 303, 307})
 
 
-def make_middleware(settings: Settings) -> Middleware:
+def make_middleware(settings: Settings, keys: Keys) -> Middleware:
     """The one middleware of the application: one call a request, so that small requests stay cheap."""
     guard = Guard.of(settings.listen, settings.enable_cors_header)
     cors = _cors_headers(settings.enable_cors_header)
@@ -35,6 +37,8 @@ def make_middleware(settings: Settings) -> Middleware:
             response = problem(refused)
         elif request.method == hdrs.METH_OPTIONS:
             response = web.Response()
+        elif (kept_out := enter(request, keys)) is not None:
+            response = kept_out
         elif (request.content_length or 0) > limit:
             response = problem(_too_large(limit), 413)
         else:

@@ -52,8 +52,9 @@ def operation(route: Route) -> dict[str, Any]:
     """One method of one path."""
     prose = inspect.cleandoc(route.handler.__doc__ or "").split("\n\n", 1)
     module = getattr(route.handler, "__module__", "").rpartition(".")[2]
+    name = re.sub(r"[^a-z0-9]+", "_", plain_path(route.path).lower()).strip("_")
     made: dict[str, Any] = {
-        "operationId": f"{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', plain_path(route.path).lower()).strip('_')}",
+        "operationId": f"{route.method.lower()}_{name}",
         "summary": " ".join((route.summary or prose[0]).split()).rstrip("."),
         "tags": [module],
         "responses": {str(status): _answer(one) for status, one in sorted(all_answers(route).items())},

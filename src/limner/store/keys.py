@@ -75,7 +75,7 @@ class Keys:
 
     def add(self, name: str, *, admin: bool = False) -> str:
         """Make a key and return its secret, which is told only now. Raises BadInput for a name that cannot be used."""
-        if not NAME.fullmatch(name) or name == GIVEN and self._given is not None:
+        if not NAME.fullmatch(name) or (name == GIVEN and self._given is not None):
             raise BadInput(
                 f"{name!r:.60} cannot be the name of a key.",
                 do="Use 1 to 40 lower-case letters, digits, hyphens and underscores.",
@@ -119,7 +119,9 @@ class Keys:
             return {}
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             # Taking it for empty would let everyone in.
-            raise LimnerError(f"{self._file} cannot be read.", why=f"{error}.", do="Mend it or move it away.") from error
+            raise LimnerError(
+                f"{self._file} cannot be read.", why=f"{error}.", do="Mend it or move it away."
+            ) from error
         return {key.digest: key for key in keys}
 
     def _write(self, keys: Mapping[str, ApiKey]) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from aiohttp.web import FileField, FileResponse, HTTPNotFound, Request, Response, StreamResponse
 
 from limner.errors import BadInput, Forbidden, NotFound
-from limner.server.keys import STORE, Route
+from limner.server.keys import STORE, Route, owner_of
 from limner.server.replies import file_type, json_reply, parse_json
 from limner.store import media
 from limner.store.files import SHARED_KINDS, split_annotation
@@ -59,7 +59,7 @@ def locate(request: Request, filename: str | None, kind: str, subfolder: str) ->
     if not name or name.startswith("/") or ".." in name:
         raise BadInput(f"{filename!r:.100} is not a file name.", do="Give folders in `subfolder`.")
     check_kind(kind)
-    path = request.app[STORE].files.resolve(kind, subfolder, name.rpartition("/")[2])
+    path = request.app[STORE].files.of(owner_of(request)).resolve(kind, subfolder, name.rpartition("/")[2])
     if not path.is_file():
         raise HTTPNotFound
     return path
@@ -140,7 +140,7 @@ async def keep(request: Request, form: Form, data: bytes) -> Response:
     overwrite = _text(form, "overwrite").lower() in ("true", "1")
     # Some browsers send the path on the visitor's machine.
     name = (uploaded(form).filename or "").replace("\\", "/").rpartition("/")[2]
-    files = request.app[STORE].files
+    files = request.app[STORE].files.of(owner_of(request))
     try:
         final = await asyncio.to_thread(files.save_upload, kind, subfolder.replace("\\", "/"), name, data, overwrite)
     except Forbidden as error:

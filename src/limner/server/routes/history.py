@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp.web import Request, Response
 
-from limner.server.keys import ENGINE, Route
+from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply, read_object, text_list, whole_number
 
 
@@ -12,13 +12,14 @@ async def show(request: Request) -> Response:
     """Finished prompts in order of completion."""
     offset = whole_number(request, "offset")
     history = request.app[ENGINE].history
-    return json_reply(history.list(whole_number(request, "max_items"), -1 if offset is None else offset))
+    most, offset = whole_number(request, "max_items"), -1 if offset is None else offset
+    return json_reply(history.list(most, offset, owner_of(request)))
 
 
 async def one(request: Request) -> Response:
     """One finished prompt, {} when it is unknown or not finished."""
     prompt_id = request.match_info["prompt_id"]
-    entry = request.app[ENGINE].history.get(prompt_id)
+    entry = request.app[ENGINE].history.get(prompt_id, owner_of(request))
     return json_reply({} if entry is None else {prompt_id: entry})
 
 
@@ -26,11 +27,11 @@ async def change(request: Request) -> Response:
     """Forget everything (`clear`) or some (`delete`)."""
     body = await read_object(request)
     prompt_ids = text_list(body, "delete")
-    history = request.app[ENGINE].history
+    history, owner = request.app[ENGINE].history, owner_of(request)
     if body.get("clear"):
-        history.clear()
+        history.clear(owner)
     if prompt_ids:
-        history.delete(prompt_ids)
+        history.delete(prompt_ids, owner)
     return Response()
 
 

@@ -7,7 +7,7 @@ import asyncio
 from aiohttp.web import Request, Response
 
 from limner.errors import BadInput
-from limner.server.keys import HUB, LOGS, STORE, Route
+from limner.server.keys import HUB, LOGS, STORE, Route, owner_of
 from limner.server.logs import terminal_size
 from limner.server.replies import json_reply, read_object
 from limner.store.files import SHARED_KINDS
@@ -44,13 +44,13 @@ async def files(request: Request) -> Response:
     kind = request.match_info["kind"]
     if kind not in SHARED_KINDS:
         return json_reply({"error": "Invalid directory type"}, 400)
-    return json_reply(await asyncio.to_thread(request.app[STORE].files.newest, kind))
+    return json_reply(await asyncio.to_thread(request.app[STORE].files.of(owner_of(request)).newest, kind))
 
 
 ROUTES = (
-    Route("GET", "/internal/logs", logs, mount="once"),
-    Route("GET", "/internal/logs/raw", raw_logs, mount="once"),
-    Route("PATCH", "/internal/logs/subscribe", subscribe, mount="once"),
-    Route("GET", "/internal/folder_paths", folder_paths, mount="once"),
+    Route("GET", "/internal/logs", logs, mount="once", admin=True),
+    Route("GET", "/internal/logs/raw", raw_logs, mount="once", admin=True),
+    Route("PATCH", "/internal/logs/subscribe", subscribe, mount="once", admin=True),
+    Route("GET", "/internal/folder_paths", folder_paths, mount="once", admin=True),
     Route("GET", "/internal/files/{kind}", files, mount="once"),
 )

@@ -7,7 +7,7 @@ from uuid import UUID
 from aiohttp.web import Request, Response
 
 from limner.errors import BadInput
-from limner.server.keys import ENGINE, Route
+from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply, read_json
 
 STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
@@ -36,7 +36,7 @@ async def show(request: Request) -> Response:
     if limit is not None and limit <= 0:
         return refuse("limit must be a positive integer")
     jobs, total = request.app[ENGINE].jobs.list(
-        asked or list(STATUSES), query.get("workflow_id"), sort_by, sort_order, limit, offset
+        asked or list(STATUSES), query.get("workflow_id"), sort_by, sort_order, limit, offset, owner_of(request)
     )
     page = {"offset": offset, "limit": limit, "total": total, "has_more": offset + len(jobs) < total}
     return json_reply({"jobs": jobs, "pagination": page})
@@ -56,13 +56,14 @@ def refuse(text: str, **more: object) -> Response:
 
 async def one(request: Request) -> Response:
     """One job with everything known of it."""
-    job = request.app[ENGINE].jobs.get(request.match_info["job_id"])
+    job = request.app[ENGINE].jobs.get(request.match_info["job_id"], owner_of(request))
     return json_reply({"error": "Job not found"}, 404) if job is None else json_reply(job)
 
 
 async def cancel(request: Request) -> Response:
     """Interrupt a running job or take a waiting one out; whether that did anything."""
-    return json_reply({"cancelled": request.app[ENGINE].jobs.cancel(request.match_info["job_id"])})
+    cancelled = request.app[ENGINE].jobs.cancel(request.match_info["job_id"], owner_of(request))
+    return json_reply({"cancelled": cancelled})
 
 
 async def cancel_many(request: Request) -> Response:
@@ -77,7 +78,7 @@ async def cancel_many(request: Request) -> Response:
     invalid = [job_id for job_id in job_ids if not is_uuid(job_id)]
     if invalid:
         return refuse("job_ids contains invalid id(s)", invalid_ids=invalid)
-    return json_reply({"cancelled": request.app[ENGINE].jobs.cancel_many(job_ids)})
+    return json_reply({"cancelled": request.app[ENGINE].jobs.cancel_many(job_ids, owner_of(request))})
 
 
 def is_uuid(text: object) -> bool:

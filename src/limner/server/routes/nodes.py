@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from aiohttp.web import Request, Response
 
-from limner.server.keys import ENGINE, Route
+from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply
 
 
 async def all_kinds(request: Request) -> Response:
     """Every node kind's description."""
-    return json_reply(request.app[ENGINE].object_info_bytes())
+    return json_reply(request.app[ENGINE].object_info_bytes(owner_of(request)))
 
 
 async def one_kind(request: Request) -> Response:
     """One node kind's description, {} when it is unknown."""
-    return json_reply(request.app[ENGINE].object_info(request.match_info["kind"]))
+    return json_reply(request.app[ENGINE].object_info(request.match_info["kind"], owner_of(request)))
 
 
 async def replacements(_: Request) -> Response:

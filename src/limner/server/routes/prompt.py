@@ -6,7 +6,7 @@ from aiohttp.web import Request, Response, StreamResponse
 
 from limner.engine import PromptRejected
 from limner.errors import BadInput
-from limner.server.keys import ENGINE, Route
+from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply, parse_json, read_object
 
 
@@ -16,7 +16,7 @@ async def remaining(request: Request) -> Response:
     Told twice: `status` is what the socket's message of that name holds. Clients that poll here while their socket is
     away (@saintno/comfyui-sdk) take the reply for one, and end with an exception without it.
     """
-    found = {"exec_info": {"queue_remaining": request.app[ENGINE].queue.remaining()}}
+    found = {"exec_info": {"queue_remaining": request.app[ENGINE].queue.remaining(owner_of(request))}}
     return json_reply({**found, "status": found})
 
 
@@ -24,7 +24,7 @@ async def submit(request: Request) -> StreamResponse:
     """Take a prompt in: answered once it is kept for good."""
     try:
         body = await read_object(request)
-        accepted = await request.app[ENGINE].submit(body)
+        accepted = await request.app[ENGINE].submit(body, owner_of(request))
     except PromptRejected as rejected:
         return json_reply({"error": rejected.error, "node_errors": rejected.node_errors}, 400)
     except BadInput as error:
@@ -46,7 +46,7 @@ async def interrupt(request: Request) -> Response:
     except BadInput:
         body = {}
     prompt_id = body.get("prompt_id") if isinstance(body, dict) else None
-    request.app[ENGINE].interrupt(None if prompt_id is None else str(prompt_id))
+    request.app[ENGINE].interrupt(None if prompt_id is None else str(prompt_id), owner_of(request))
     return Response()
 
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from aiohttp.web import Request, Response
 
-from limner.server.keys import ENGINE, Route
+from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply, read_object, text_list
 
 
 async def show(request: Request) -> Response:
     """What runs and what waits."""
-    queue = request.app[ENGINE].queue
-    return json_reply({"queue_running": queue.running(), "queue_pending": queue.pending()})
+    queue, owner = request.app[ENGINE].queue, owner_of(request)
+    return json_reply({"queue_running": queue.running(owner), "queue_pending": queue.pending(owner)})
 
 
 async def change(request: Request) -> Response:
     """Take everything out that waits (`clear`), or some (`delete`). What runs goes on."""
     body = await read_object(request)
     prompt_ids = text_list(body, "delete")
-    queue = request.app[ENGINE].queue
+    queue, owner = request.app[ENGINE].queue, owner_of(request)
     if body.get("clear"):
-        queue.clear()
+        queue.clear(owner)
     if prompt_ids:
-        queue.delete(prompt_ids)
+        queue.delete(prompt_ids, owner)
     return Response()
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from aiohttp.web import FileResponse, HTTPUnauthorized, Request, Response, StreamResponse
 
 from limner.errors import BadInput, Forbidden, NotFound
-from limner.server.keys import STORE, Route
+from limner.server.keys import STORE, Route, owner_of
 from limner.server.replies import file_type, flag, json_reply, read_json, read_object, text_reply
 from limner.store import AlreadyThere, Users
 
@@ -22,8 +22,10 @@ EMPTY_FOLDERS = ("workflows", "subgraphs")
 
 
 def who(request: Request) -> tuple[Users, str]:
-    """The users, and which of them asks (header `comfy-user`). Raises Forbidden for an unknown one."""
-    users = request.app[STORE].users
+    """The users, and which of them asks: its API key, else the header `comfy-user`. Raises Forbidden for none."""
+    users, owner = request.app[STORE].users, owner_of(request)
+    if owner is not None:
+        return users, f"key-{owner}"
     return users, users.user(request.headers.get("comfy-user"))
 
 
