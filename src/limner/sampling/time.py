@@ -211,10 +211,10 @@ class CascadeTime(Time):
     def sigma(self, timestep: Tensor) -> Tensor:
         """The shifted level."""
         angle = (timestep + self.cosine_s) / (1 + self.cosine_s) * math.pi * 0.5
-        alphas = (angle.cos() ** 2 / self.first).clamp(0.0001, 0.9999)
+        alphas = (angle.cos() ** 2 / self.first).clamp(0, 1)
         if self.shift != 1:
-            log_snr = (alphas / (1 - alphas)).log() + 2 * math.log(1 / self.shift)
-            alphas = log_snr.sigmoid().clamp(0.0001, 0.9999)
+            alphas = ((alphas / (1 - alphas)).log() + 2 * math.log(1 / self.shift)).sigmoid()
+        alphas = alphas.clamp(0.0001, 0.9999)
         return ((1 - alphas) / alphas).sqrt()
 
     def between(self, percent: float) -> float:

@@ -30,6 +30,7 @@ from limner.sampling.prepare import prepare_mask
 from limner.sampling.resize import common_upscale
 from limner.sampling.samplers.er_sde import er_sde_scaler
 from tests.golden.case import Case, Check, difference, unsupported
+from tests.golden.runners.sigma_nodes import sampling_checks, schedule_checks
 from tests.sampling.make import ToyModel, conditioning
 
 KINDS = {
@@ -225,7 +226,11 @@ def schedulers(path: Path, folder: Path) -> list[Check]:
         ).tolist()
         label = "ksampler {sampling} {sampler} {scheduler} {steps} {denoise}".format(**entry)
         checks.append(Check(label, _sigma_error(sigmas, entry["sigmas"]), 1.0))
-    return [*checks, unsupported("stand-alone scheduler nodes"), unsupported("model sampling nodes")]
+    return [
+        *checks,
+        *schedule_checks(data["nodes"], _sigma_error),
+        *sampling_checks(data["model_sampling_nodes"], _sigma_error),
+    ]
 
 
 def _formulas(sampling: ModelSampling, stated: dict[str, Any]) -> float:
