@@ -89,12 +89,7 @@ class Store:
         from limner.store.jobs import JobStore  # noqa: PLC0415 - SQLAlchemy is only for who opens a store
 
         base = _place(settings.base_directory) or Path.cwd()
-        roots = {
-            "input": _place(settings.input_directory) or base / "input",
-            "output": _place(settings.output_directory) or base / "output",
-            "temp": (_place(settings.temp_directory) or base) / "temp",
-            "user": _place(settings.user_directory) or base / "user",
-        }
+        roots = folders_of(settings)
         packs = _places(settings.custom_nodes_directory)
         configs = [Path(file).expanduser() for file in settings.extra_model_paths_config]
         folders = ModelFolders.open(base, roots["output"], configs, packs)
@@ -116,6 +111,17 @@ class Store:
         self.jobs.close()
         if self.owned:
             self.files.wipe_temp()
+
+
+def folders_of(settings: StoreSettings) -> dict[str, Path]:
+    """Where the input, output, temp and user folders are; each flag wins over --base-directory."""
+    base = _place(settings.base_directory) or Path.cwd()
+    return {
+        "input": _place(settings.input_directory) or base / "input",
+        "output": _place(settings.output_directory) or base / "output",
+        "temp": (_place(settings.temp_directory) or base) / "temp",
+        "user": _place(settings.user_directory) or base / "user",
+    }
 
 
 def _places(given: str | None) -> list[Path]:
