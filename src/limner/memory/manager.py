@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +9,13 @@ from dataclasses import dataclass
 from itertools import count
 from threading import RLock
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from limner.errors import OutOfMemory
-from limner.memory import devices, dtypes
+from limner.memory import casting, devices, dtypes, loading
 from limner.memory.dtypes import Precision
 from limner.memory.policy import Resident, to_evict
 from limner.memory.settings import DefaultSettings, MemorySettings
@@ -84,12 +84,17 @@ class MemoryManager:
         self.settings: MemorySettings = settings or DefaultSettings()
         self._device = device
         self._loaded: dict[_Key, _Loaded[Any]] = {}
+        self._models: WeakSet[Any] = WeakSet()
         self._clock = count()
         self._lock = RLock()
 
     @property
     def device(self) -> torch.device:
         """Where networks run."""
+        chosen = loading.replaced("get_torch_device")
+        if chosen is not None:
+            found: torch.device = chosen()
+            return found
         if self._device is None:
             self._device = devices.compute_device(self.settings)
         return self._device
@@ -126,7 +131,7 @@ class MemoryManager:
         """Bytes free on a device, less what the settings leave to others."""
         device = device or self.device
         reserved = 0 if device.type == "cpu" else int((self.settings.reserve_vram or 0.4) * 1024**3)
-        return max(0, devices.free_memory(device) - reserved)
+        return max(0, int(loading.get_free_memory(device)) - reserved)
 
     def available(self, device: torch.device | None = None) -> int:
         """Bytes free on a device once everything that is not in use were unloaded."""
@@ -173,6 +178,38 @@ class MemoryManager:
         """Unload every network that is not in use."""
         with self._lock:
             self._unload([key for key, one in self._loaded.items() if one.users == 0])
+
+    def unload(self, source: Loadable[Any]) -> None:
+        """Unload one network, unless it is in use."""
+        with self._lock:
+            self._unload([key for key, one in self._loaded.items() if self._is(key, source) and one.users == 0])
+
+    def holds(self, source: Loadable[Any]) -> bool:
+        """Whether a network is loaded, whatever its patches."""
+        with self._lock:
+            return any(self._is(key, source) for key in self._loaded)
+
+    @staticmethod
+    def _is(key: _Key, source: Loadable[Any]) -> bool:
+        return (key.name, key.identity) == (source.name, source.identity)
+
+    def note(self, model: Any) -> None:
+        """Remember a model that has been loaded, for as long as anything else refers to it."""
+        self._models.add(model)
+
+    def models(self) -> list[Any]:
+        """The models that are loaded."""
+        return [model for model in self._models if self.holds(model.source)]
+
+    def forget_dead(self) -> None:
+        """Unload networks that belong to no model that is left."""
+        with self._lock:
+            alive = {(model.source.name, model.source.identity) for model in self._models}
+            self._unload([k for k, one in self._loaded.items() if one.users == 0 and (k.name, k.identity) not in alive])
+
+    def move(self, module: nn.Module, device: torch.device | None = None) -> nn.Module:
+        """A network of someone else's on a device: the compute device where None."""
+        return casting.move(module, device or self.device)
 
     def resident(self) -> list[tuple[str, int]]:
         """Names and bytes of the loaded networks."""
@@ -237,9 +274,7 @@ class MemoryManager:
             return
         for key in keys:
             del self._loaded[key]
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        loading.soft_empty_cache()
 
     def _out_of_memory(self, name: str, device: torch.device, needed: int) -> OutOfMemory:
         mib = devices.MIB

@@ -6,33 +6,31 @@ the rest. The names of the public methods are those that node packs call.
 
 from __future__ import annotations
 
-import inspect
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from math import prod
-from typing import Any, cast
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from limner.errors import BadInput
-from limner.memory import MemoryManager
-from limner.models.concat import concat_cond
+from limner.memory import MemoryManager, loading
+from limner.models.base import BaseModel
 from limner.models.family import Family
-from limner.models.options import Hook, ModelOptions, copied
+from limner.models.patcher import ModelPatcher, put_attribute
 from limner.sampling.latent import LatentFormat
-from limner.sampling.model_sampling import ModelSampling
+from limner.sampling.model_sampling import ModelSampling, as_sampling
+from limner.sampling.wrappers import CallbacksMP
 from limner.weights import NetworkSource, Patches, make_patches
 from limner.weights.adapters import Adapter
 
-MIB = 1024 * 1024
 
-
-class Model:
+class Model(ModelPatcher):
     """A diffusion model: `apply_model` predicts the clean latent; everything else is about what changes that.
 
-    model_options: hooks, by the names that packs know. patches: weight changes, immutable.
-    object_patches: things put in the place of `model_sampling` or of modules of the network.
+    model_options: hooks, by the names that packs know. patches: weight changes, immutable. model: the network and its
+    facts. object_patches: things put in the place of `model_sampling`, of other facts or of modules of the network.
     """
 
     def __init__(
@@ -42,25 +40,19 @@ class Model:
         self.config = config
         self.source = source
         self.memory = memory
-        self.model_options: ModelOptions = {"transformer_options": {}}
-        self.object_patches: dict[str, Any] = {}
-        self.attachments: dict[str, Any] = {}
         self._sampling = sampling
         self._compute_dtype: torch.dtype | None = None
         self._network: nn.Module | None = None
+        self._written = Patches()
+        super().__init__(None, memory.device, torch.device("cpu"))
+        self.model = BaseModel(self)
 
     # -- what it is -----------------------------------------------------------------------------------------------
 
     @property
-    def options(self) -> dict[str, Any]:
-        """The hooks: `model_options` itself, as sampling reads it."""
-        return cast(dict[str, Any], self.model_options)
-
-    @property
     def sampling(self) -> ModelSampling:
         """Noise levels and prediction kind, or what was put in their place."""
-        found: ModelSampling = self.object_patches.get("model_sampling", self._sampling)
-        return found
+        return as_sampling(self.object_patches.get("model_sampling", self._sampling))
 
     @property
     def latent_format(self) -> LatentFormat:
@@ -73,28 +65,48 @@ class Model:
         """The changes of its weights."""
         return self.source.patches
 
+    @patches.setter
+    def patches(self, value: Patches) -> None:
+        self.source = self.source.with_patches(value)
+
     @property
     def load_device(self) -> torch.device:
         """Where it computes."""
         return self.memory.device
+
+    @load_device.setter
+    def load_device(self, device: torch.device) -> None:
+        self._load_device = device
 
     @property
     def size(self) -> int:
         """Bytes of its weights when loaded."""
         return self.source.nbytes(self.memory.unet_precision(self.family.dtypes).storage)
 
+    @size.setter
+    def size(self, value: int) -> None:
+        self._size = value
+
     def model_size(self) -> int:
         """Bytes of its weights when loaded."""
         return self.size
+
+    def loaded_size(self) -> int:
+        """Bytes of its weights that are in memory now."""
+        return self.size if self.memory.holds(self.source) else 0
+
+    def current_loaded_device(self) -> torch.device:
+        """Where its weights are now."""
+        return self.load_device if self.memory.holds(self.source) else self.offload_device
 
     def model_dtype(self) -> torch.dtype:
         """What it computes in."""
         return self._compute_dtype or self.memory.unet_precision(self.family.dtypes).compute
 
-    def memory_required(self, shape: tuple[int, ...]) -> int:
+    def memory_required(self, input_shape: Any) -> int:
         """Bytes that one pass over a latent of this shape (batch, channels, …) needs beside the weights."""
-        area = shape[0] * prod(shape[2:])
-        return int(area * self.model_dtype().itemsize * 0.01 * self.family.memory_factor * MIB)
+        found: int = self.model.memory_required(input_shape)
+        return found
 
     def free_memory(self) -> int:
         """Bytes free on its device."""
@@ -110,13 +122,16 @@ class Model:
     def clone(self) -> Model:
         """A model that can be changed without changing this one; the weights are shared."""
         other = Model(self.family, self.config, self.source, self._sampling, self.memory)
-        other.model_options = copied(self.model_options)
-        other.object_patches = dict(self.object_patches)
-        other.attachments = dict(self.attachments)
+        other.__class__ = type(self)
+        self.copy_changes_to(other)
         other._compute_dtype = self._compute_dtype
+        other.patches_uuid = self.patches_uuid
+        other.model.__dict__.update(self.model.own(), current_patcher=other)
+        for callback in self.get_all_callbacks(CallbacksMP.ON_CLONE):
+            callback(self, other)
         return other
 
-    def is_clone(self, other: object) -> bool:
+    def is_clone(self, other: Any) -> bool:
         """Whether both are made of the same weights, whatever their patches."""
         return isinstance(other, Model) and other.source.tensors is self.source.tensors
 
@@ -127,161 +142,39 @@ class Model:
 
         patches: weight name (`diffusion_model.…weight`), or (name, (axis, start, length)[, function]) → adapter.
         """
-        keys = {self.source.prefix + name for name in self.source.tensors}
-        added, used = make_patches(patches, strength_patch, strength_model, keys)
+        added, used = make_patches(patches, strength_patch, strength_model, self._keys())
         self.source = self.source.with_patches(self.source.patches + added)
+        self.patches_uuid = uuid.uuid4()
         return used
+
+    def _keys(self) -> set[str]:
+        return {self.source.prefix + name for name in self.source.tensors}
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, Adapter]:
         """Its patched weights as patches for another model: `other.add_patches(these, ratio, 1 - ratio)` merges."""
         own = self.source.as_patches()
         return {key: patch for key, patch in own.items() if key.startswith(filter_prefix or "")}
 
-    def add_object_patch(self, name: str, obj: Any) -> None:
-        """Put `obj` in the place of `model_sampling`, `latent_format` or a module `diffusion_model.…`."""
-        self.object_patches[name] = obj
-
     def get_model_object(self, name: str) -> Any:
         """What is at that place: the patch if there is one, else the model's own. Raises BadInput for no such place."""
         if name in self.object_patches:
             return self.object_patches[name]
-        own = {"model_sampling": self._sampling, "latent_format": self.family.latent, "model_config": self.family}
-        if name in own:
-            return own[name]
-        if name.startswith("diffusion_model"):
+        if name == "model_sampling":
+            return self._sampling
+        if name == "latent_format":
+            return self.family.latent
+        if name == "diffusion_model" or name.startswith("diffusion_model."):
             with self.loaded() as network:
-                return network.get_submodule(name.removeprefix("diffusion_model").removeprefix("."))
-        raise BadInput(f"A model has no {name!r}.", why=f"It has {', '.join(own)} and diffusion_model.….")
+                return _inside(network, name.removeprefix("diffusion_model").removeprefix("."))
+        if hasattr(self.model, name.split(".")[0]):
+            return _inside(self.model, name)
+        raise BadInput(
+            f"A model has no {name!r}.", why="It has model_sampling, latent_format, model_config and diffusion_model.…."
+        )
 
     def set_model_compute_dtype(self, dtype: torch.dtype) -> None:
         """Compute in this dtype, whatever the weights are kept in."""
         self._compute_dtype = dtype
-
-    # -- hooks ----------------------------------------------------------------------------------------------------
-
-    def set_model_sampler_cfg_function(self, function: Hook, disable_cfg1_optimization: bool = False) -> None:
-        """Replace the guidance formula: args dict → residual; the older form takes (cond, uncond, scale)."""
-        if len(inspect.signature(function).parameters) == 3:
-            self.model_options["sampler_cfg_function"] = lambda args: function(
-                args["cond"], args["uncond"], args["cond_scale"]
-            )
-        else:
-            self.model_options["sampler_cfg_function"] = function
-        self._keep_uncond(disable_cfg1_optimization)
-
-    def set_model_sampler_post_cfg_function(self, function: Hook, disable_cfg1_optimization: bool = False) -> None:
-        """Add a function of the guided prediction: args dict → tensor."""
-        self.model_options.setdefault("sampler_post_cfg_function", []).append(function)
-        self._keep_uncond(disable_cfg1_optimization)
-
-    def set_model_sampler_pre_cfg_function(self, function: Hook, disable_cfg1_optimization: bool = False) -> None:
-        """Add a function of the predictions before guidance: args dict → list."""
-        self.model_options.setdefault("sampler_pre_cfg_function", []).append(function)
-        self._keep_uncond(disable_cfg1_optimization)
-
-    def _keep_uncond(self, wanted: bool) -> None:
-        if wanted:
-            self.model_options["disable_cfg1_optimization"] = True
-
-    def set_model_sampler_calc_cond_batch_function(self, function: Hook) -> None:
-        """Replace the evaluation of all conditions: args dict → list of predictions."""
-        self.model_options["sampler_calc_cond_batch_function"] = function
-
-    def set_model_unet_function_wrapper(self, function: Hook) -> None:
-        """Wrap each call of the network: (apply_model, args dict) → tensor."""
-        self.model_options["model_function_wrapper"] = function
-
-    def set_model_denoise_mask_function(self, function: Hook) -> None:
-        """Change the inpaint mask at each step: (sigma, mask, extra_options) → mask."""
-        self.model_options["denoise_mask_function"] = function
-
-    def set_model_patch(self, patch: Hook, name: str) -> None:
-        """Add a hook at a named point of the network."""
-        self.model_options["transformer_options"].setdefault("patches", {}).setdefault(name, []).append(patch)
-
-    def set_model_patch_replace(
-        self, patch: Hook, name: str, block_name: str, number: int, transformer_index: int | None = None
-    ) -> None:
-        """Replace an attention or block at a place of the network."""
-        place = (block_name, number) if transformer_index is None else (block_name, number, transformer_index)
-        self.model_options["transformer_options"].setdefault("patches_replace", {}).setdefault(name, {})[place] = patch
-
-    def set_model_attn1_patch(self, patch: Hook) -> None:
-        """Before self-attention: (q, k, v, extra_options) → q, k, v."""
-        self.set_model_patch(patch, "attn1_patch")
-
-    def set_model_attn2_patch(self, patch: Hook) -> None:
-        """Before cross-attention."""
-        self.set_model_patch(patch, "attn2_patch")
-
-    def set_model_attn1_replace(
-        self, patch: Hook, block_name: str, number: int, transformer_index: int | None = None
-    ) -> None:
-        """In place of self-attention."""
-        self.set_model_patch_replace(patch, "attn1", block_name, number, transformer_index)
-
-    def set_model_attn2_replace(
-        self, patch: Hook, block_name: str, number: int, transformer_index: int | None = None
-    ) -> None:
-        """In place of cross-attention."""
-        self.set_model_patch_replace(patch, "attn2", block_name, number, transformer_index)
-
-    def set_model_attn1_output_patch(self, patch: Hook) -> None:
-        """After self-attention: (n, extra_options) → n."""
-        self.set_model_patch(patch, "attn1_output_patch")
-
-    def set_model_attn2_output_patch(self, patch: Hook) -> None:
-        """After cross-attention."""
-        self.set_model_patch(patch, "attn2_output_patch")
-
-    def set_model_input_block_patch(self, patch: Hook) -> None:
-        """After each block on the way down: (h, transformer_options) → h."""
-        self.set_model_patch(patch, "input_block_patch")
-
-    def set_model_input_block_patch_after_skip(self, patch: Hook) -> None:
-        """The same, after the skip was stored."""
-        self.set_model_patch(patch, "input_block_patch_after_skip")
-
-    def set_model_output_block_patch(self, patch: Hook) -> None:
-        """Before each block on the way up: (h, hsp, transformer_options) → h, hsp."""
-        self.set_model_patch(patch, "output_block_patch")
-
-    def set_model_emb_patch(self, patch: Hook) -> None:
-        """On the time embedding: (emb, model_channels, transformer_options) → emb."""
-        self.set_model_patch(patch, "emb_patch")
-
-    def set_model_forward_timestep_embed_patch(self, patch: Hook) -> None:
-        """A (class, handler) pair for layers of that class."""
-        self.set_model_patch(patch, "forward_timestep_embed_patch")
-
-    def set_model_double_block_patch(self, patch: Hook) -> None:
-        """After each two-stream block."""
-        self.set_model_patch(patch, "double_block")
-
-    def set_model_post_input_patch(self, patch: Hook) -> None:
-        """After the input projections."""
-        self.set_model_patch(patch, "post_input")
-
-    def set_model_rope_options(
-        self, scale_x: float, shift_x: float, scale_y: float, shift_y: float, scale_t: float, shift_t: float, **_: Any
-    ) -> None:
-        """Scale and shift rotary positions."""
-        self.model_options["transformer_options"]["rope_options"] = {
-            "scale_x": scale_x, "shift_x": shift_x, "scale_y": scale_y, "shift_y": shift_y,
-            "scale_t": scale_t, "shift_t": shift_t,
-        }  # fmt: skip
-
-    def set_attachments(self, key: str, attachment: Any) -> None:
-        """Keep anything with the model; clones share it."""
-        self.attachments[key] = attachment
-
-    def get_attachment(self, key: str) -> Any:
-        """What was attached under this key, or None."""
-        return self.attachments.get(key)
-
-    def remove_attachments(self, key: str) -> None:
-        """Forget an attachment."""
-        self.attachments.pop(key, None)
 
     # -- computing ------------------------------------------------------------------------------------------------
 
@@ -291,48 +184,120 @@ class Model:
         if self._network is not None:
             yield self._network
             return
+        custom = loading.replaced("load_models_gpu")
+        if custom is not None and not self._asking:
+            self._ask(custom, working)
         precision = self.memory.unet_precision(self.family.dtypes)
-        with self.memory.loaded(self.source, precision.storage, working=working) as network:
-            self._network = network
-            restore = self._put_objects(network)
-            try:
-                yield network
-            finally:
-                restore()
-                self._network = None
+        with ExitStack() as stack:
+            for other in self.get_nested_additional_models():
+                stack.enter_context(other.loaded())
+            network = stack.enter_context(self.memory.loaded(self.source, precision.storage, working=working))
+            self.memory.note(self)
+            self._network, self._written = network, self.source.patches
+            stack.callback(self._leave)
+            stack.callback(self._put_objects(network))
+            stack.callback(self.eject_model)
+            self.call_back(CallbacksMP.ON_LOAD, self.load_device, 0, False, True)
+            self.inject_model()
+            yield network
+
+    _asking = False
+
+    def _ask(self, load_models: Callable[..., Any], working: int) -> None:
+        """Let a pack's own `load_models_gpu` see what is loaded; it is expected to call the one it replaced."""
+        self._asking = True
+        try:
+            load_models([self], memory_required=working)
+        finally:
+            self._asking = False
+
+    def _leave(self) -> None:
+        if self._network is not None and self._written.digest != self.source.patches.digest:
+            self.write_patches(self.source.patches)
+        self._network = None
+
+    def write_patches(self, patches: Patches) -> None:
+        """Turn the network that is in use into one with these patches: what weight hooks do at a step."""
+        if self._network is None:
+            raise BadInput("Weights are only changed while the model is in use.")
+        precision = self.memory.unet_precision(self.family.dtypes)
+        device = self.load_device
+        layout = self.memory.channels_last(device)
+        target = self.source.with_patches(patches)
+        target.update(self._network, self._written, device, precision.storage, layout)
+        self._written = patches
 
     def _put_objects(self, network: nn.Module) -> Callable[[], None]:
-        """Put patched modules into the network; the result takes them out again."""
-        before: list[tuple[nn.Module, str, Any]] = []
+        """Put patched objects into the network and beside it; the result takes them out again."""
+        before: list[tuple[Any, str, Any]] = []
         for name, obj in self.object_patches.items():
             if name.startswith("diffusion_model."):
-                owner, _, leaf = name.removeprefix("diffusion_model.").rpartition(".")
-                module = network.get_submodule(owner)
-                before.append((module, leaf, getattr(module, leaf)))
-                setattr(module, leaf, obj)
+                place: tuple[Any, str] = (network, name.removeprefix("diffusion_model."))
+            elif name in ("model_sampling", "latent_format", "diffusion_model"):
+                continue
+            else:
+                place = (self.model, name)
+            before.append((*place, put_attribute(*place, obj)))
 
         def restore() -> None:
-            for module, leaf, old in reversed(before):
-                setattr(module, leaf, old)
+            for owner, name, old in reversed(before):
+                put_attribute(owner, name, old)
 
         return restore
+
+    def patch_model(
+        self,
+        device_to: Any = None,
+        lowvram_model_memory: int = 0,
+        load_weights: bool = True,
+        force_patch_weights: bool = False,
+    ) -> Any:
+        """Load and patch it now; it stays while there is room. Returns what `model` is."""
+        del device_to, lowvram_model_memory, load_weights, force_patch_weights
+        with self.loaded():
+            return self.model
+
+    def unpatch_model(self, device_to: Any = None, unpatch_weights: bool = True) -> None:
+        """Nothing: the network that others get is unpatched when they ask for it."""
+
+    def load(
+        self,
+        device_to: Any = None,
+        lowvram_model_memory: int = 0,
+        force_patch_weights: bool = False,
+        full_load: bool = False,
+    ) -> None:
+        """Load it now; it stays while there is room."""
+        self.patch_model(device_to, lowvram_model_memory, True, force_patch_weights)
+        del full_load
+
+    def partially_load(self, device_to: Any, extra_memory: int = 0, force_patch_weights: bool = False) -> int:
+        """Load it whole. Returns the bytes that were loaded."""
+        del extra_memory
+        before = self.loaded_size()
+        self.patch_model(device_to, force_patch_weights=force_patch_weights)
+        return self.loaded_size() - before
+
+    def partially_unload(self, device_to: Any, memory_to_free: int = 0, force_patch_weights: bool = False) -> int:
+        """Unload it whole, unless it is in use. Returns the bytes that became free."""
+        del device_to, memory_to_free, force_patch_weights
+        before = self.loaded_size()
+        self.memory.unload(self.source)
+        return before - self.loaded_size()
+
+    def detach(self, unpatch_all: bool = True) -> Any:
+        """Take its weights out of memory, unless they are in use."""
+        self.memory.unload(self.source)
+        self.call_back(CallbacksMP.ON_DETACH, unpatch_all)
+        return self.model
 
     def place(self, tensor: Tensor) -> Tensor:
         """The tensor on the device where this model computes."""
         return self.memory.place(tensor)
 
-    def extra_conds(self, **conditioning: Any) -> dict[str, Tensor]:
-        """What the network is given beside the latent, from one condition's entries.
-
-        conditioning: the entries (`cross_attn`, `concat_latent_image`, `concat_mask` …) and the run's `noise` (shape
-        and device), `latent_image` and `denoise_mask`. Returns tensors by argument name of `apply_model`.
-        """
-        found: dict[str, Tensor] = {}
-        if conditioning.get("cross_attn") is not None:
-            found["c_crossattn"] = conditioning["cross_attn"]
-        kinds = self.family.concat(self.config)
-        if kinds:
-            found["c_concat"] = concat_cond(kinds, self.latent_format, **conditioning)
+    def extra_conds(self, **conditioning: Any) -> dict[str, Any]:
+        """What the network is given beside the latent, from one condition's entries: `BaseModel.extra_conds`."""
+        found: dict[str, Any] = self.model.extra_conds(**conditioning)
         return found
 
     def apply_model(
@@ -345,30 +310,14 @@ class Model:
         transformer_options: Mapping[str, Any] | None = None,
         **extra: Any,
     ) -> Tensor:
-        """The clean latent predicted from x at noise level sigma; float32.
-
-        x: (B, C, …) in model space. sigma: (B,). c_concat: (B, C', …) joined to the input. c_crossattn: (B, L, D).
-        """
-        sampling, dtype = self.sampling, self.model_dtype()
-        shown = sampling.calculate_input(sigma, x)
-        if c_concat is not None:
-            shown = torch.cat((shown, c_concat.to(shown.dtype)), dim=1)
-        shown = shown.to(dtype)
-        if shown.ndim == 4 and self.memory.channels_last(self.load_device):
-            shown = shown.contiguous(memory_format=torch.channels_last)
-        context = None if c_crossattn is None else c_crossattn.to(dtype)
-        others = {name: _in_dtype(value, dtype) for name, value in extra.items()}
-        with self.loaded() as network:
-            output: Tensor = network(
-                shown,
-                sampling.timestep(sigma).float(),
-                context=context,
-                control=control,
-                transformer_options=transformer_options or {},
-                **others,
-            )
-        return sampling.calculate_denoised(sigma, output.float(), x)
+        """The clean latent predicted from x at noise level sigma; float32: `BaseModel.apply_model`."""
+        found: Tensor = self.model.apply_model(x, sigma, c_concat, c_crossattn, control, transformer_options, **extra)
+        return found
 
 
-def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+def _inside(obj: Any, name: str) -> Any:
+    for part in name.split(".") if name else ():
+        if not hasattr(obj, part):
+            raise BadInput(f"The network has no {name!r}.", why=f"{type(obj).__name__} has no {part!r}.")
+        obj = getattr(obj, part)
+    return obj

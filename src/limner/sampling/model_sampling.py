@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,6 +110,69 @@ class ModelSampling:
     def is_max_denoise(self, sigma: float) -> bool:
         """Whether a schedule that starts here starts from pure noise."""
         return sigma > self.sigma_max or math.isclose(sigma, self.sigma_max, rel_tol=1e-5)
+
+
+class ForeignSampling(ModelSampling):
+    """A pack's own object, with the methods that `model_sampling` has in ComfyUI, seen as a ModelSampling."""
+
+    def __init__(self, found: Any) -> None:
+        self.__dict__["found"] = found
+        self.__dict__["time"] = found
+        self.__dict__["prediction"] = found
+
+    @property
+    def sigmas(self) -> Tensor:
+        """The table of noise levels, ascending."""
+        table: Tensor = self.__dict__["found"].sigmas
+        return table.detach().float().cpu()
+
+    @property
+    def sigma_min(self) -> float:
+        """The smallest noise level."""
+        return float(self.__dict__["found"].sigma_min)
+
+    @property
+    def sigma_max(self) -> float:
+        """The largest noise level."""
+        return float(self.__dict__["found"].sigma_max)
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether x is (1 - sigma) * clean + sigma * noise."""
+        return bool(getattr(self.__dict__["found"], "is_flow", False))
+
+    def percent_to_sigma(self, percent: float) -> float:
+        """The noise level at a fraction of the way."""
+        return float(self.__dict__["found"].percent_to_sigma(percent))
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """What the network is shown."""
+        shown: Tensor = self.__dict__["found"].calculate_input(sigma, noise)
+        return shown
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """The clean picture from the network's output."""
+        clean: Tensor = self.__dict__["found"].calculate_denoised(sigma, model_output, model_input)
+        return clean
+
+    def noise_scaling(
+        self, sigma: float | Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False
+    ) -> Tensor:
+        """x at noise level `sigma`."""
+        level = sigma if isinstance(sigma, Tensor) else noise.new_tensor(sigma)
+        x: Tensor = self.__dict__["found"].noise_scaling(level, noise, latent_image, max_denoise)
+        return x
+
+    def inverse_noise_scaling(self, sigma: float | Tensor, latent: Tensor) -> Tensor:
+        """What is handed on when sampling ends at `sigma`."""
+        level = sigma if isinstance(sigma, Tensor) else latent.new_tensor(sigma)
+        done: Tensor = self.__dict__["found"].inverse_noise_scaling(level, latent)
+        return done
+
+
+def as_sampling(found: Any) -> ModelSampling:
+    """A ModelSampling as it is, anything else that has its methods as one."""
+    return found if isinstance(found, ModelSampling) else ForeignSampling(found)
 
 
 def _per_row(sigma: float | Tensor, like: Tensor) -> Tensor:

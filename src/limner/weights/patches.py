@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,6 +87,32 @@ class Patches:
             digest.update(repr(parts).encode())
         return digest.hexdigest()[:32]
 
+    # As packs read them: name → [(strength, change, strength of the weight, offset, function)], in order.
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_key)
+
+    def __len__(self) -> int:
+        return len(self.by_key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.by_key
+
+    def __getitem__(self, key: str) -> list[tuple[Any, ...]]:
+        return [(one.strength, one.adapter, one.strength_model, one.offset, one.function) for one in self.by_key[key]]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The patches of a weight, or the default."""
+        return self[key] if key in self else default
+
+    def keys(self) -> Iterator[str]:
+        """The weights that have patches."""
+        return iter(self)
+
+    def items(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+        """Each weight with its patches."""
+        return ((key, self[key]) for key in self)
+
     def key_digest(self, key: str) -> str:
         """The digest of one weight's patches alone."""
         return Patches(self.by_key.get(key, ())).digest
@@ -96,13 +122,27 @@ class Patches:
 
         A patch whose shape does not fit is left out with a warning: the picture is then as without that part.
         """
-        patches = self.by_key.get(key)
-        if not patches:
-            return weight
-        changed = weight.to(torch.float32)
-        for patch in patches:
-            changed = _apply_if_fits(patch, changed)
-        return changed
+        return calculate_weight(self[key], weight.to(torch.float32), key) if key in self else weight
+
+
+def calculate_weight(
+    patches: Iterable[Sequence[Any]],
+    weight: Tensor,
+    key: str,
+    intermediate_dtype: torch.dtype = torch.float32,
+    original_weights: Any = None,
+) -> Tensor:
+    """A weight with patches as packs know them. It is called through this module, so that packs can replace it.
+
+    patches: (strength, change, strength of the weight[, offset[, function]]). The weight is not written to.
+    """
+    del original_weights
+    dtype = weight.dtype
+    changed = weight.to(intermediate_dtype)
+    for patch in patches:
+        strength, change, strength_model, offset, function = (*patch, None, None)[:5]
+        changed = _apply_if_fits(Patch(key, as_adapter(change), strength, strength_model, offset, function), changed)
+    return changed.to(dtype)
 
 
 def _apply_if_fits(patch: Patch, weight: Tensor) -> Tensor:

@@ -1,0 +1,72 @@
+"""What packs replace of memory: the core calls these through this module, so that what they put here is used.
+
+The names and arguments are those of ComfyUI's `model_management`.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+
+from limner.memory import devices
+from limner.memory.settings import DefaultSettings
+
+
+class Enterable(Protocol):
+    """A model that is in memory inside a `with` block and stays there while there is room."""
+
+    def loaded(self, working: int = 0) -> AbstractContextManager[Any]:
+        """On its device for as long as the block lasts, with `working` bytes to spare."""
+
+
+def get_torch_device() -> torch.device:
+    """Where networks run."""
+    return devices.compute_device(DefaultSettings())
+
+
+def get_free_memory(dev: torch.device | None = None, torch_free_too: bool = False) -> Any:
+    """Bytes that can still be allocated on a device; with torch_free_too a pair with what torch holds unused."""
+    device = get_torch_device() if dev is None else dev
+    free = devices.free_memory(device)
+    if not torch_free_too:
+        return free
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) if device.type == "cuda" else free
+    return free, unused
+
+
+def load_models_gpu(
+    models: Sequence[Enterable],
+    memory_required: float = 0,
+    force_patch_weights: bool = False,
+    minimum_memory_required: float | None = None,
+    force_full_load: bool = False,
+) -> None:
+    """Load models, with `memory_required` bytes to spare; they stay while there is room."""
+    del force_patch_weights, minimum_memory_required, force_full_load
+    for model in models:
+        with model.loaded(int(memory_required)):
+            pass
+
+
+def soft_empty_cache(force: bool = False) -> None:
+    """Give the memory that torch holds unused back to the device."""
+    del force
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+_OWN: dict[str, Callable[..., Any]] = {
+    "get_torch_device": get_torch_device,
+    "load_models_gpu": load_models_gpu,
+}
+
+
+def replaced(name: str) -> Callable[..., Any] | None:
+    """What a pack put in the place of a function of this module, or None where it is the own one."""
+    found: Callable[..., Any] = globals()[name]
+    return None if found is _OWN[name] else found

@@ -1,0 +1,282 @@
+"""ModelPatcher: a network that is already in memory, with the same methods as a model from a file.
+
+Packs make these of their own networks: control networks, vision models, adapters. Weight patches are written into the
+network when it is loaded and taken out again when it is not used any more.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limner.errors import BadInput
+from limner.memory import casting
+from limner.models.changes import Changes
+from limner.sampling.wrappers import CallbacksMP
+from limner.weights import Patches, make_patches
+from limner.weights.patches import calculate_weight
+
+
+class ModelPatcher(Changes):
+    """model: the network. load_device, offload_device: where it computes and where it waits. size: bytes, 0: counted.
+
+    `limner.models.model.Model` is one whose network is loaded from a file when it is needed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        load_device: torch.device,
+        offload_device: torch.device,
+        size: int = 0,
+        weight_inplace_update: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self._load_device = load_device
+        self.offload_device = offload_device
+        self._size = size
+        self.weight_inplace_update = weight_inplace_update
+        self._patches = Patches()
+        self.backup: dict[str, Tensor] = {}
+        self.patches_uuid: Any = uuid.uuid4()
+        self._users = 0
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def load_device(self) -> torch.device:
+        """Where it computes."""
+        return self._load_device
+
+    @load_device.setter
+    def load_device(self, device: torch.device) -> None:
+        self._load_device = device
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+        if not self._size:
+            self._size = casting.module_size(self.model)
+        return self._size
+
+    @size.setter
+    def size(self, value: int) -> None:
+        self._size = value
+
+    @property
+    def patches(self) -> Patches:
+        """The changes of its weights: name → [(strength, change, strength of the weight, offset, function)]."""
+        return self._patches
+
+    @patches.setter
+    def patches(self, value: Patches) -> None:
+        self._patches = value
+
+    def model_size(self) -> int:
+        """Bytes of its weights."""
+        return self.size
+
+    def loaded_size(self) -> int:
+        """Bytes of them on the device where it computes."""
+        return self.size if self.current_loaded_device() == self.load_device else 0
+
+    def get_ram_usage(self) -> int:
+        """Bytes of them in the computer's memory."""
+        return self.model_size()
+
+    def lowvram_patch_counter(self) -> int:
+        """How many weights are patched each time they are used: none."""
+        return 0
+
+    def current_loaded_device(self) -> torch.device:
+        """Where it is now."""
+        return casting.module_device(self.model)
+
+    def model_dtype(self) -> torch.dtype | None:
+        """What it computes in."""
+        if hasattr(self.model, "get_dtype"):
+            found: torch.dtype = self.model.get_dtype()
+            return found
+        parameter = next(self.model.parameters(), None)
+        return None if parameter is None else parameter.dtype
+
+    def memory_required(self, input_shape: Any) -> float:
+        """Bytes that one pass needs beside the weights."""
+        required = getattr(self.model, "memory_required", None)
+        return float(required(input_shape=input_shape)) if required is not None else 0.0
+
+    def clone(self) -> ModelPatcher:
+        """One that can be changed without changing this one; the network is shared."""
+        other = ModelPatcher(self.model, self.load_device, self.offload_device, self._size, self.weight_inplace_update)
+        other.__class__ = type(self)
+        self.copy_changes_to(other)
+        other._patches, other.patches_uuid = self._patches, self.patches_uuid
+        other.backup, other.object_patches_backup = self.backup, self.object_patches_backup
+        for callback in self.get_all_callbacks(CallbacksMP.ON_CLONE):
+            callback(self, other)
+        return other
+
+    def is_clone(self, other: Any) -> bool:
+        """Whether both are of the same network, whatever their patches."""
+        return getattr(other, "model", None) is self.model
+
+    def clone_has_same_weights(self, clone: Any) -> bool:
+        """Whether a clone's weights are the same when loaded."""
+        return self.is_clone(clone) and clone.patches.digest == self.patches.digest
+
+    # -- weights --------------------------------------------------------------------------------------------------
+
+    def add_patches(
+        self, patches: Mapping[Any, Any], strength_patch: float = 1.0, strength_model: float = 1.0
+    ) -> list[Any]:
+        """Change weights: W · strength_model + strength_patch · ΔW. Returns the targets that exist here."""
+        added, used = make_patches(patches, strength_patch, strength_model, set(self.model.state_dict()))
+        self._patches += added
+        self.patches_uuid = uuid.uuid4()
+        return used
+
+    def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, Any]:
+        """Its weights and their patches, by name."""
+        found = {}
+        for name, weight in self.model.state_dict().items():
+            if name.startswith(filter_prefix or ""):
+                original = self.backup.get(name, weight)
+                found[name] = [(original, lambda tensor: tensor), *self._patches.get(name, [])]
+        return found
+
+    def model_state_dict(self, filter_prefix: str | None = None) -> dict[str, Tensor]:
+        """Its weights."""
+        return {name: value for name, value in self.model.state_dict().items() if name.startswith(filter_prefix or "")}
+
+    def calculate_weight(
+        self, patches: Any, weight: Tensor, key: str, intermediate_dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """A weight with patches."""
+        return calculate_weight(patches, weight, key, intermediate_dtype=intermediate_dtype)
+
+    def patch_weight_to_device(self, key: str, device_to: Any = None, inplace_update: bool = False) -> None:
+        """Write the patched weight into the network, the old one kept."""
+        del inplace_update
+        if key not in self._patches:
+            return
+        weight = self.model.state_dict()[key]
+        self.backup.setdefault(key, weight.detach().clone())
+        changed = self._patches.apply(key, casting.cast_to(self.backup[key], device=device_to))
+        self._set(key, changed.to(weight.dtype))
+
+    def _set(self, key: str, value: Tensor) -> None:
+        owner, _, leaf = key.rpartition(".")
+        module = self.model.get_submodule(owner)
+        setattr(module, leaf, nn.Parameter(value, requires_grad=False))
+
+    # -- objects --------------------------------------------------------------------------------------------------
+
+    def add_object_patch(self, name: str, obj: Any) -> None:
+        """Put `obj` in the place of an attribute while the network is in use."""
+        self.object_patches[name] = obj
+
+    def get_model_object(self, name: str) -> Any:
+        """What is at that place: the patch if there is one, else the model's own. Raises BadInput for no such place."""
+        for known in (self.object_patches, self.object_patches_backup):
+            if name in known:
+                return known[name]
+        return attribute(self.model, name)
+
+    def set_model_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Compute in this dtype, whatever the weights are kept in."""
+        self.add_object_patch("manual_cast_dtype", dtype)
+
+    # -- in use ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def loaded(self, working: int = 0) -> Iterator[Any]:
+        """The network, on its device and patched. It stays so afterwards. working: bytes needed besides."""
+        del working
+        self.patch_model(self.load_device)
+        yield self.model
+
+    def load(
+        self,
+        device_to: Any = None,
+        lowvram_model_memory: int = 0,
+        force_patch_weights: bool = False,
+        full_load: bool = False,
+    ) -> None:
+        """Bring the weights to a device and patch them."""
+        casting.move(self.model, device_to)
+        for key in self._patches:
+            self.patch_weight_to_device(key, device_to)
+        self.call_back(CallbacksMP.ON_LOAD, device_to, lowvram_model_memory, force_patch_weights, full_load)
+
+    def patch_model(
+        self,
+        device_to: Any = None,
+        lowvram_model_memory: int = 0,
+        load_weights: bool = True,
+        force_patch_weights: bool = False,
+    ) -> Any:
+        """Put patched objects and weights into the network, and change it by its injections."""
+        self.eject_model()
+        for name, obj in self.object_patches.items():
+            before = put_attribute(self.model, name, obj)
+            self.object_patches_backup.setdefault(name, before)
+        if load_weights:
+            self.load(device_to, lowvram_model_memory, force_patch_weights, full_load=True)
+        self.inject_model()
+        return self.model
+
+    def unpatch_model(self, device_to: Any = None, unpatch_weights: bool = True) -> None:
+        """Take all of it out again."""
+        self.eject_model()
+        if unpatch_weights:
+            for key, weight in self.backup.items():
+                self._set(key, weight)
+            self.backup.clear()
+            casting.move(self.model, device_to)
+        for name, obj in self.object_patches_backup.items():
+            put_attribute(self.model, name, obj)
+        self.object_patches_backup.clear()
+
+    def partially_load(self, device_to: Any, extra_memory: int = 0, force_patch_weights: bool = False) -> int:
+        """Load it whole. Returns the bytes that were loaded."""
+        before = self.loaded_size()
+        self.patch_model(device_to, force_patch_weights=force_patch_weights)
+        del extra_memory
+        return self.loaded_size() - before
+
+    def partially_unload(self, device_to: Any, memory_to_free: int = 0, force_patch_weights: bool = False) -> int:
+        """Unload it whole. Returns the bytes that became free."""
+        del memory_to_free, force_patch_weights
+        freed = self.loaded_size()
+        casting.move(self.model, device_to)
+        return freed
+
+    def detach(self, unpatch_all: bool = True) -> Any:
+        """Take it off its device."""
+        self.unpatch_model(self.offload_device, unpatch_weights=unpatch_all)
+        self.call_back(CallbacksMP.ON_DETACH, unpatch_all)
+        return self.model
+
+
+def attribute(obj: Any, name: str) -> Any:
+    """An attribute by its dotted name. Raises BadInput for none of that name."""
+    for part in name.split("."):
+        if not hasattr(obj, part):
+            raise BadInput(f"A model has no {name!r}.", why=f"{type(obj).__name__} has no {part!r}.")
+        obj = getattr(obj, part)
+    return obj
+
+
+def put_attribute(obj: Any, name: str, value: Any) -> Any:
+    """Replace an attribute by its dotted name. Returns what was there, or None."""
+    owner, _, leaf = name.rpartition(".")
+    target = attribute(obj, owner) if owner else obj
+    before = getattr(target, leaf, None)
+    setattr(target, leaf, value)
+    return before
