@@ -8,8 +8,8 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Reply:
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -49,7 +50,7 @@ class Live:
         try:
             connection.request(method, path, body, headers or {})
             reply = connection.getresponse()
-            return Reply(reply.status, reply.read())
+            return Reply(reply.status, reply.read(), reply.headers)
         finally:
             connection.close()
 

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -42,8 +43,15 @@ def system() -> dict[str, Any]:
         "python_version": sys.version,
         "pytorch_version": installed_version("torch"),
         "embedded_python": "embed" in sys.executable,
-        "argv": sys.argv,
+        "argv": without_key(sys.argv),
     }
+
+
+def without_key(arguments: Sequence[str]) -> list[str]:
+    """The command line as it may be told: the API key is starred out."""
+    shown = [re.sub(r"^(--api-key=).+", r"\1***", one) for one in arguments]
+    pairs = zip(["", *shown], shown, strict=False)
+    return ["***" if before == "--api-key" and not one.startswith("-") else one for before, one in pairs]
 
 
 def wanted_versions(distribution: str, names: tuple[str, ...]) -> dict[str, str]:
