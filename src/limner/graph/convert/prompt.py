@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, Protocol
 
 from limner.errors import NotFound
 from limner.graph.convert.links import VIRTUAL, Source, follow
 from limner.graph.convert.scopes import Scope, open_scopes
-from limner.graph.convert.widgets import own_values, widget_ports
+from limner.graph.convert.widgets import own_values, unknown_values, widget_ports
 from limner.graph.convert.workflow import UiNode, read_workflow
 from limner.graph.schema import Schema
 
@@ -39,31 +39,35 @@ class MissingNodeTypes(NotFound):
 
 
 class _Known:
-    """The kinds of a registry, as a container."""
+    """The kinds of a registry, as a container. all_but: every kind counts as known that is not one of these."""
 
-    def __init__(self, schemas: Schemas) -> None:
+    def __init__(self, schemas: Schemas, all_but: Container[str] | None = None) -> None:
         self._schemas = schemas
+        self._all_but = all_but
 
     def __contains__(self, kind: object) -> bool:
-        return isinstance(kind, str) and self._schemas.get(kind) is not None
+        if not isinstance(kind, str):
+            return False
+        return self._schemas.get(kind) is not None or (self._all_but is not None and kind not in self._all_but)
 
 
-def convert_workflow(workflow: Mapping[str, Any], schemas: Schemas) -> dict[str, Any]:
+def convert_workflow(workflow: Mapping[str, Any], schemas: Schemas, *, allow_unknown: bool = False) -> dict[str, Any]:
     """The prompt, `{id: {"class_type", "inputs", "_meta"}}`, that the front end would send for this workflow.
 
     Nodes inside subgraphs get ids of the form "57:8". Text expansion (`%date%`, `{a|b}`) is the client's and not done.
+    allow_unknown: nodes without a schema are converted too, with those widget values that the file itself names.
     Raises MissingNodeTypes when nodes that would run are unknown, BadInput when the file is not laid out as a workflow
     or its wires or subgraphs run in a circle.
     """
     graph, definitions = read_workflow(workflow)
-    known = _Known(schemas)
+    known = _Known(schemas, VIRTUAL if allow_unknown else None)
     prompt: dict[str, Any] = {}
     missing: list[tuple[str, str, str]] = []
     for scope, node in _running(open_scopes(graph, definitions)):
         if node.type in VIRTUAL and node.type not in known:
             continue
         schema = schemas.get(node.type)
-        if schema is None:
+        if schema is None and not allow_unknown:
             missing.append((f"{scope.prefix}{node.id}", node.type, node.title or node.type))
             continue
         prompt[f"{scope.prefix}{node.id}"] = {
@@ -91,9 +95,13 @@ def _running(top: Scope) -> Iterator[tuple[Scope, UiNode]]:
             yield scope, node
 
 
-def _inputs(scope: Scope, node: UiNode, schema: Schema, known: _Known) -> dict[str, Any]:
-    values = own_values(node, schema)
-    widgets = {port.name for port in widget_ports(schema)}
+def _inputs(scope: Scope, node: UiNode, schema: Schema | None, known: _Known) -> dict[str, Any]:
+    if schema is None:
+        values = unknown_values(node)
+        widgets = {socket.widget for socket in node.inputs if socket.widget} | set(values)
+    else:
+        values = own_values(node, schema)
+        widgets = {port.name for port in widget_ports(schema)}
     values.update((o.widget, o.value) for o in scope.overrides_of(node) if o.widget in widgets)
     inputs = {name: _wrapped(value) for name, value in values.items()}
     for socket in node.inputs:
@@ -112,6 +120,6 @@ def _wrapped(value: Any) -> Any:
     return {"__value__": value} if isinstance(value, list) else value
 
 
-def _meta(node: UiNode, schema: Schema) -> dict[str, str]:
+def _meta(node: UiNode, schema: Schema | None) -> dict[str, str]:
     found = {key: node.properties[key] for key in _PROVENANCE if isinstance(node.properties.get(key), str)}
-    return {"title": node.title or schema.title or node.type, **found}
+    return {"title": node.title or (schema.title if schema else "") or node.type, **found}

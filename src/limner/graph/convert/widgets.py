@@ -53,6 +53,31 @@ def own_values(node: UiNode, schema: Schema) -> dict[str, Any]:
     return values
 
 
+def unknown_values(node: UiNode) -> dict[str, Any]:
+    """The widget values of a node without a schema, as far as the file itself says which is whose.
+
+    Newer files mark every socket that stands for a widget; surplus values are the front end's own.
+    """
+    if node.named is not None:
+        return dict(node.named)
+    if isinstance(node.values, dict):
+        return dict(node.values)
+    names = [socket.widget for socket in node.inputs if socket.widget]
+    values = node.value_list()
+    found: dict[str, Any] = {}
+    at = 0
+    for name in names:
+        surplus = len(values) - at > len(names) - len(found)
+        if surplus and found and _is_control(values[at]):
+            at += 1
+        if at >= len(values):
+            break
+        if values[at] is not None:
+            found[name] = values[at]
+        at += 1
+    return found
+
+
 def _default(port: Port) -> Any:
     if "default" in port.options:
         return port.options["default"]
