@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup run serve test check bench descriptions packs clean
+.PHONY: help setup run serve test check bench descriptions templates packs clean
 help:
 	@echo "make run     a picture of the default prompt (PROMPT='…' for yours)"
 	@echo "make serve   the server on http://127.0.0.1:8188"
 	@echo "make test    every test        make check   format, lint, types"
 	@echo "make bench   every benchmark   make setup   the environment only"
+	@echo "make templates converts the official workflow templates"
 	@echo "make packs   PACKS_DIR=… runs real node packs, one folder each"
 
 $(VENV)/.made:
@@ -54,6 +55,9 @@ descriptions: $(VENV)/.run
 
 clean:
 	rm -rf $(VENV)
+
+templates: $(VENV)/.dev
+	$(BIN)/python tests/templates/run.py
 
 packs: $(VENV)/.dev
 	$(BIN)/python tests/packs/run.py $(PACKS_DIR) --write docs/packs.md
