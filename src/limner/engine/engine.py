@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -15,18 +16,22 @@ from importlib import import_module
 from typing import Any
 
 from limner.engine.cache import make_cache
+from limner.engine.checks import run_checks
+from limner.engine.control import QueueControl
 from limner.engine.events import Event, Executing, StatusChanged
-from limner.engine.executors.functions import Functions, call_companion
-from limner.engine.executors.local import LocalExecutor, now
+from limner.engine.executors.functions import Functions
+from limner.engine.executors.local import LocalExecutor, Outcome, now
 from limner.engine.files import StoreFiles
 from limner.engine.history import History
 from limner.engine.hub import EventHub
 from limner.engine.jobs import Jobs
 from limner.engine.queue import Job, Queue
+from limner.engine.registry import NodeRegistry
+from limner.engine.replay import Replay
 from limner.engine.submit import Checked, Request, check_prompt, is_heavy, read_request, reject
 from limner.engine.worker import Executor, Worker
 from limner.errors import BadInput
-from limner.graph import Registry, Run, Schema, describe
+from limner.graph import FileLookup, Run, Schema
 from limner.store import JobRecord
 
 log = logging.getLogger(__name__)
@@ -58,7 +63,7 @@ class Engine:
         self,
         settings: Any,
         store: Any,
-        registry: Registry,
+        registry: NodeRegistry,
         executor: Executor | None = None,
         memory: Callable[[], Any] | None = None,
     ) -> None:
@@ -66,19 +71,24 @@ class Engine:
         self.store = store
         self.registry = registry
         self.events = EventHub()
-        self.queue = Queue(changed=self._queue_changed, removed=self._removed)
+        self.queue = Queue(
+            changed=self._queue_changed,
+            removed=self._removed,
+            stopping=self._stopping,
+            paused=bool(store.jobs.state("paused")),
+        )
+        self.control = QueueControl(self.queue, store.jobs)
         self.history = History(store.jobs)
         self.jobs = Jobs(self.queue, store.jobs)
         self._functions = Functions(registry)
         chosen = executor or LocalExecutor(settings, store, registry, make_cache(settings), memory)
         self._worker = Worker(self.queue, self.events, chosen, store.jobs, self._finished)
         self._counter = 0
-        self._accepting: set[str] = set()
-        self._current: Executing | None = None
+        self._replay = Replay()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._texts: dict[str, tuple[Schema, str]] = {}
-        self.events.subscribe(self._remember)
+        self.events.subscribe(self._replay.hear)
         self._queue_unfinished()
 
     def _queue_unfinished(self) -> None:
@@ -92,6 +102,7 @@ class Engine:
                 outputs=record.outputs_to_execute,
                 create_time=record.create_time,
                 owner=record.owner,
+                rank=record.rank,
             )
             # New prompts come after these, as they would have without the restart.
             self._counter = max(self._counter, int(abs(record.number)) + 1)
@@ -122,21 +133,21 @@ class Engine:
             self._counter += 1
         request = read_request(body)
         taken = owner is not None and self._is_anothers(request.prompt_id, owner)
-        if taken or request.prompt_id in self.queue or request.prompt_id in self._accepting:
+        if taken or not self.queue.expect(request.prompt_id, owner):
             raise reject(
                 "duplicate_prompt_id",
                 "A prompt with this prompt_id is in the queue",
                 f"prompt_id {request.prompt_id}. Send another, or none to have one made.",
             )
-        self._accepting.add(request.prompt_id)
         try:
             checked = await self._check(request, owner)
-            number: int | float = -place if request.front else place
-            # Shielded: what is on its way to the disk goes into the queue even if the asker has gone.
-            chosen = number if request.number is None else request.number
-            return await asyncio.shield(self._accept(request, checked, chosen, owner))
-        finally:
-            self._accepting.discard(request.prompt_id)
+        except BaseException:
+            self.queue.dismiss(request.prompt_id)
+            raise
+        number: int | float = -place if request.front else place
+        # Shielded: what is on its way to the disk goes into the queue even if the asker has gone.
+        chosen = number if request.number is None else request.number
+        return await asyncio.shield(self._accept(request, checked, chosen, owner))
 
     def _is_anothers(self, prompt_id: str, owner: str) -> bool:
         """Whether the history has that id from someone else, whose entry would be replaced."""
@@ -162,37 +173,41 @@ class Engine:
             owner=owner,
         )
         try:
-            await self.store.jobs.add(record)
+            commit = self.store.jobs.add(record)
+            await commit
+            self.queue.put(
+                Job(
+                    prompt_id=request.prompt_id,
+                    number=number,
+                    prompt=checked.prompt,
+                    extra_data=extra_data,
+                    outputs=checked.outputs,
+                    create_time=created,
+                    sensitive=request.sensitive,
+                    parsed=checked.parsed,
+                    owner=owner,
+                    rank=commit.row,
+                )
+            )
         except BadInput as error:
             raise reject("invalid_prompt", error.what, f"{error.why} {error.do}".strip()) from error
-        self.queue.put(
-            Job(
-                prompt_id=request.prompt_id,
-                number=number,
-                prompt=checked.prompt,
-                extra_data=extra_data,
-                outputs=checked.outputs,
-                create_time=created,
-                sensitive=request.sensitive,
-                parsed=checked.parsed,
-                owner=owner,
-            )
-        )
+        finally:
+            self.queue.dismiss(request.prompt_id)
         return Accepted(request.prompt_id, number, checked.node_errors)
 
     def _needs_code(self, kind: str) -> bool:
+        if self.registry.source(kind) is not None:
+            return True  # a pack's class is asked for its inputs
         schema = self.registry.get(kind)
         return schema is not None and "checks" in schema.companions
 
     def _run_checks(self, store: Any, schema: Schema, constants: Mapping[str, Any], received: Mapping[str, str]) -> Any:
         """Call a kind's `checks` companion, with a Run that knows settings and store only (rule V11)."""
-        companion = self._functions.get(schema.kind).companions["checks"]
-        values = {**constants, "input_types": dict(received)}
 
         def make_run() -> Run:
             return Run("", "", self.settings, store, None, _NoProgress())
 
-        return call_companion(companion, values, make_run)
+        return run_checks(self._functions, make_run, schema, constants, received)
 
     async def wait(self, prompt_id: str) -> dict[str, Any] | None:
         """Wait until a prompt is no longer in the queue; its history entry, None if it was taken out or is unknown."""
@@ -215,12 +230,14 @@ class Engine:
 
     def current(self, client_id: str) -> Executing | None:
         """The node that runs now, for a client that connects late, if the running prompt is its."""
-        current = self._current
-        return current if current is not None and current.client_id == client_id else None
+        return self._replay.executing(client_id)
 
-    def _remember(self, event: Event) -> None:
-        if type(event) is Executing:
-            self._current = None if event.node is None else event
+    def replay(self, client_id: str) -> list[Event]:
+        """What a client that connects late hears of the running prompt: its start, and the latest state of it."""
+        return self._replay.of(client_id)
+
+    def _stopping(self, job: Job) -> None:
+        self._worker.see_to_its_end(job)
 
     def _queue_changed(self, remaining: int) -> None:
         self.events.push(StatusChanged("", None, remaining))
@@ -231,15 +248,18 @@ class Engine:
         for prompt_id in prompt_ids:
             self._gone(prompt_id)
 
-    def _finished(self, job: Job) -> None:
-        """Called in the worker's thread after each prompt."""
-        self._gone(job.prompt_id)
+    def _finished(self, job: Job, _: Outcome) -> None:
+        """Called after each prompt, in the thread that ended it."""
+        if self._waiters or job.client_id is None:
+            self._gone(job.prompt_id)
 
     def _gone(self, prompt_id: str) -> None:
-        if self._waiters and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wake, prompt_id)
+        if self._loop is not None and (self._waiters or self._replay):
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._wake, prompt_id)
 
     def _wake(self, prompt_id: str) -> None:
+        self._replay.forget(prompt_id)
         for future in self._waiters.pop(prompt_id, ()):
             if not future.done():
                 future.set_result(None)
@@ -250,32 +270,41 @@ class Engine:
         """The description of every node kind, or of one; {} for one that is not there. owner: whose files it names."""
         files = StoreFiles(self.store.of(owner))
         kinds = self.registry.kinds() if kind is None else [kind]
-        schemas = [schema for one in kinds if (schema := self.registry.get(one)) is not None]
-        return {schema.kind: describe(schema, files) for schema in schemas}
+        found = {one: self._describe(one, files) for one in kinds}
+        return {one: entry for one, entry in found.items() if entry is not None}
+
+    def _describe(self, kind: str, files: FileLookup) -> dict[str, Any] | None:
+        """The description of a kind; None, and logged, where a pack's class fails at it."""
+        try:
+            return self.registry.describe(kind, files)
+        except Exception:
+            log.exception("%s cannot be described; it is left out.", kind)
+            return None
 
     def object_info_bytes(self, owner: str | None = None) -> bytes:
         """`object_info()` as JSON. Descriptions without file lists are made once."""
         files = StoreFiles(self.store.of(owner))
         parts: list[str] = []
         for kind in self.registry.kinds():
-            schema = self.registry.get(kind)
-            if schema is None:
-                continue
+            schema = None if self.registry.source(kind) is not None else self.registry.get(kind)
             known = self._texts.get(kind)
             if known is not None and known[0] is schema:
                 parts.append(known[1])
                 continue
-            text = f"{json.dumps(kind)}: {json.dumps(describe(schema, files))}"
-            if not any(port.folder is not None or port.file_in is not None for port in schema.inputs):
+            entry = self._describe(kind, files)
+            if entry is None:
+                continue
+            text = f"{json.dumps(kind)}: {json.dumps(entry)}"
+            if schema is not None and not any(
+                one.folder is not None or one.file_in is not None for one in schema.inputs
+            ):
                 self._texts[kind] = schema, text
             parts.append(text)
         return f"{{{', '.join(parts)}}}".encode()
 
     def preload(self) -> threading.Thread:
         """Import every node module in the background, so that the first prompt need not wait for it."""
-        kinds = [schema for kind in self.registry.kinds() if (schema := self.registry.get(kind)) is not None]
-        homes = list(dict.fromkeys(schema.home.partition(":")[0] for schema in kinds))
-        thread = threading.Thread(target=_import_all, args=(homes,), name="limner-preload", daemon=True)
+        thread = threading.Thread(target=_import_all, args=(self.registry.homes(),), name="limner-preload", daemon=True)
         thread.start()
         return thread
 

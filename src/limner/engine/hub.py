@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from time import monotonic
 
 from limner.engine.events import Event, ProgressState
@@ -35,6 +36,7 @@ class EventHub:
         self._state: Callable[[], ProgressState] | None = None
         self._state_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._muted: dict[int, str] = {}
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Deliver on this loop from now on."""
@@ -56,14 +58,29 @@ class EventHub:
 
         return unsubscribe
 
+    def mute(self, thread: int, prompt_id: str) -> None:
+        """That thread was left behind with a prompt that has ended: nothing it says of it is delivered."""
+        self._muted[thread] = prompt_id
+
+    def unmute(self, thread: int) -> None:
+        """The thread has ended."""
+        self._muted.pop(thread, None)
+
+    def _is_muted(self) -> bool:
+        return bool(self._muted) and get_ident() in self._muted
+
     def push(self, event: Event) -> None:
         """Deliver an event after those pushed before."""
+        if self._muted and self._muted.get(get_ident()) == event.prompt_id:
+            return
         self._waiting.append(event)
         if not self._scheduled:
             self._wake()
 
     def push_state(self, make: Callable[[], ProgressState]) -> None:
         """Deliver a progress state, soon: `make` is called when it is time, on the event loop."""
+        if self._is_muted():
+            return
         if self._state is not make:
             self._state = make
             self._waiting.append(self._offer_state)
@@ -73,7 +90,7 @@ class EventHub:
     def flush_state(self) -> None:
         """Deliver the progress state that is held back, if any, before what is pushed next."""
         make = self._state
-        if make is not None:
+        if make is not None and not self._is_muted():
             self._state = None
             self._waiting.append(make)
             if not self._scheduled:

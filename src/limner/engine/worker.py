@@ -9,16 +9,22 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from limner.engine.events import Event, Executing, ExecutionError, ExecutionInterrupted
+from limner.engine.events import Event, Executing, ExecutionError, ExecutionInterrupted, ExecutionStart
 from limner.engine.executors.failures import message, type_name
 from limner.engine.executors.local import Outcome, now
 from limner.engine.hub import EventHub
 from limner.engine.queue import Job, Queue
+from limner.engine.stopping import break_off, take_back
+from limner.errors import Interrupted
 
 log = logging.getLogger(__name__)
 
 GC_INTERVAL = 10.0
 """Seconds between two collections of cyclic garbage after prompts."""
+PATIENCE = 0.35
+"""Seconds that an interrupted node is given to look at the interrupt by itself before it is broken off."""
+LIMIT = 0.85
+"""Seconds after which an interrupted prompt is over, whatever its node does."""
 
 
 class Executor(Protocol):
@@ -34,11 +40,24 @@ class Executor(Protocol):
         """Forget every cached result."""
 
 
+class Hand:
+    """A thread that runs prompts, and the prompt it has in hand."""
+
+    def __init__(self, work: Callable[[Hand], object]) -> None:
+        self.job: Job | None = None
+        self.left_behind = False
+        self.thread = threading.Thread(target=work, args=(self,), name="limner-worker", daemon=True)
+
+
 class Worker:
-    """One thread, one prompt at a time (rule Q1). finished: called in it after each prompt, with the job."""
+    """One prompt at a time (rule Q1). finished: called after each prompt with the job and how it ended, in any thread.
+
+    A prompt that is interrupted is over within a second. Its node is asked, then broken off. One that cannot be, in a
+    long call into C, is left behind: its thread ends when it returns, and another takes the next prompt.
+    """
 
     def __init__(
-        self, queue: Queue, hub: EventHub, executor: Executor, jobs: Any, finished: Callable[[Job], object]
+        self, queue: Queue, hub: EventHub, executor: Executor, jobs: Any, finished: Callable[[Job, Outcome], object]
     ) -> None:
         self._queue = queue
         self._hub = hub
@@ -49,19 +68,23 @@ class Worker:
         self._unload = False
         self._drop = False
         self._collected = time.monotonic()
-        self._thread = threading.Thread(target=self._work, name="limner-worker", daemon=True)
+        self._hand = Hand(self._work)
 
     def start(self) -> None:
         """Begin to take prompts."""
-        self._thread.start()
+        self._hand.thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether prompts are taken."""
+        return self._hand.thread.is_alive()
 
     def stop(self, timeout: float) -> bool:
         """Interrupt the running prompt and wait for the thread to end. Returns whether it has."""
         self._queue.close()
         self._queue.interrupt()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        if self._hand.thread.is_alive():
+            self._hand.thread.join(timeout)
+        return not self._hand.thread.is_alive()
 
     def free(self, unload_models: bool, free_memory: bool) -> None:
         """After the running prompt, or at once, unload models; with free_memory forget results too."""
@@ -70,29 +93,60 @@ class Worker:
             self._drop = self._drop or free_memory
         self._queue.wake()
 
-    def _work(self) -> None:
-        while True:
+    def _work(self, hand: Hand) -> None:
+        while not hand.left_behind:
             job = self._queue.take()
             if self._queue.closed:
                 break
             if job is not None:
-                self._run(job)
-            self._tidy()
+                self._run(hand, job)
+            if not hand.left_behind:
+                self._tidy()
+        if hand.left_behind:
+            self._hub.unmute(threading.get_ident())
+            log.info("A node that was left behind has ended.")
+            return
         # An engine that ended must not keep gigabytes of weights alive in a process that goes on.
         self.free(unload_models=True, free_memory=True)
         self._tidy()
 
-    def _run(self, job: Job) -> None:
+    def _run(self, hand: Hand, job: Job) -> None:
         self._jobs.start(job.prompt_id)
+        hand.job = job
+        if job.interrupted:
+            self.see_to_its_end(job)
         try:
             outcome = self._executor.execute(job, self._hub)
+            self._lay_down(hand)
+        except Interrupted:
+            outcome = interrupted(job, "")
         except BaseException as error:  # a fault of ours: it must cost one prompt, never the queue
             log.exception("The run of prompt %s broke.", job.prompt_id)
             outcome = broken(job, error)
+        if hand.job is not None:
+            self._lay_down(hand)
+        self._end(job, outcome)
+
+    def _lay_down(self, hand: Hand) -> None:
+        """From here on nothing is raised in this thread; what was on its way is taken back."""
+        with self._lock:
+            hand.job = None
+            take_back(threading.get_ident())
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        """Record how a prompt ended and tell it, unless that was done already."""
+        if not self._queue.settle(job):
+            return
         if self._queue.closed and outcome.status == "cancelled":
             return  # the process ends: the prompt stays unfinished in the store and runs again next time
+        if job.interrupted and outcome.status == "completed":
+            # Whoever was told that it is interrupted must find it so, though its last node was quicker.
+            outcome = interrupted(job, "", outcome)
+        explained = getattr(outcome, "explain", None)
         try:
-            self._jobs.finish(job.prompt_id, outcome.status, outcome.outputs, outcome.meta, outcome.status_json())
+            self._jobs.finish(
+                job.prompt_id, outcome.status, outcome.outputs, outcome.meta, outcome.status_json(), explained
+            )
         except Exception:
             log.exception("The end of prompt %s could not be recorded.", job.prompt_id)
         # In the history before it leaves the queue, and before anyone hears that it is over.
@@ -101,7 +155,44 @@ class Worker:
         self._queue.done(job)
         if job.client_id is not None:
             self._hub.push(Executing(job.prompt_id, job.client_id))
-        self._finished(job)
+        self._finished(job, outcome)
+
+    # Interrupts
+
+    def see_to_its_end(self, job: Job) -> None:
+        """A running prompt was interrupted: it is over within a second from now. Any thread; returns at once."""
+        threading.Thread(target=self._press, args=(job,), name="limner-interrupt", daemon=True).start()
+
+    def _press(self, job: Job) -> None:
+        deadline = time.monotonic() + LIMIT
+        if job.over.wait(PATIENCE):
+            return
+        while time.monotonic() < deadline:
+            with self._lock:
+                thread = self._hand.thread.ident
+                if self._hand.job is job and thread is not None:
+                    break_off(thread)
+            if job.over.wait(0.1):
+                return
+        if not self._queue.closed:
+            self._give_up(job)
+
+    def _give_up(self, job: Job) -> None:
+        """Say that the prompt is over although its node goes on."""
+        with self._lock:
+            hand = self._hand
+            thread = hand.thread.ident
+            if hand.job is not job or thread is None:
+                return
+            self._hub.mute(thread, job.prompt_id)
+            # What may be broken off runs no line of Python any more, so the next prompt need not wait for it.
+            if break_off(thread):
+                hand.left_behind = True
+                self._hand = Hand(self._work)
+        log.warning("A node of prompt %s does not end when it is interrupted; it is left behind.", job.prompt_id)
+        self._end(job, interrupted(job, ""))
+        if hand.left_behind:
+            self._hand.thread.start()
 
     def _tidy(self) -> None:
         with self._lock:
@@ -130,3 +221,12 @@ def broken(job: Job, error: BaseException) -> Outcome:
         timestamp=now(),
     )
     return Outcome("failed", final, messages=[[final.type, final.data()]])
+
+
+def interrupted(job: Job, node: str, ran: Outcome | None = None) -> Outcome:
+    """The outcome of a run that was interrupted outside its nodes. ran: what it had got done by then."""
+    final = ExecutionInterrupted(job.prompt_id, job.client_id, node, "", (), now())
+    if ran is None:
+        start = ExecutionStart(job.prompt_id, job.client_id, now())
+        return Outcome("cancelled", final, messages=[[start.type, start.data()], [final.type, final.data()]])
+    return Outcome("cancelled", final, ran.outputs, ran.meta, [*ran.messages[:-1], [final.type, final.data()]])
