@@ -10,9 +10,18 @@ if TYPE_CHECKING:
     from limner.models.autoencoder import VAE as AnyVAE  # noqa: N811
     from limner.models.clip import CLIP as AnyCLIP  # noqa: N811
     from limner.models.model import Model as AnyModel
+    from limner.nodes.surfaces import Mesh as AnyMesh
+    from limner.nodes.surfaces import Voxel as AnyVoxel
+    from limner.sampling.custom import EmptyNoise, RandomNoise
+    from limner.sampling.guiders import CFGGuider as AnyGuider
+    from limner.sampling.latent_operations import Operation as AnyOperation
+    from limner.sampling.sampler import Sampler as AnySampler
+    from limner.store.video import VideoInput as AnyVideo
+
+    AnyNoise = EmptyNoise | RandomNoise
 else:
     # annotations are read at run time, and schemas need no network code
-    AnyVAE = AnyCLIP = AnyModel = Any
+    AnyVAE = AnyCLIP = AnyModel = AnyVideo = AnyVoxel = AnyMesh = AnyNoise = AnyGuider = AnySampler = AnyOperation = Any
 
 MODEL = Annotated[AnyModel, Kind("MODEL")]
 """A diffusion model."""
@@ -20,3 +29,22 @@ CLIP = Annotated[AnyCLIP, Kind("CLIP")]
 """A text encoder with its tokenizer."""
 VAE = Annotated[AnyVAE, Kind("VAE")]
 """An autoencoder."""
+NOISE = Annotated[AnyNoise, Kind("NOISE")]
+"""Where a sampling's first noise comes from."""
+GUIDER = Annotated[AnyGuider, Kind("GUIDER")]
+"""A model with its conditionings."""
+SAMPLER = Annotated[AnySampler, Kind("SAMPLER")]
+"""A solver with its options."""
+LATENT_OPERATION = Annotated[AnyOperation, Kind("LATENT_OPERATION")]
+"""A function of latents."""
+
+AUDIO = Annotated[dict[str, Any], Kind("AUDIO")]
+"""Sound: `{"waveform": (batch, channels, samples) float32 in -1..1, "sample_rate": Hz}`."""
+VIDEO = Annotated[AnyVideo, Kind("VIDEO")]
+"""A video, in a file or of pictures and sound."""
+SVG = Annotated[Any, Kind("SVG")]
+"""Vector pictures: `.data` is a list of files in memory."""
+VOXEL = Annotated[AnyVoxel, Kind("VOXEL")]
+"""How solid space is: `.data` is (batch, depth, height, width)."""
+MESH = Annotated[AnyMesh, Kind("MESH")]
+"""Surfaces: `.vertices` (batch, n, 3) and `.faces` (batch, m, 3), indices of three corners."""

@@ -8,27 +8,33 @@ from functools import partial
 from torch import Tensor
 
 from limner.errors import LimnerError
-from limner.graph import Run
-from limner.models.model import Model
+from limner.graph import CURRENT_RUN, Run
 from limner.models.vae.taesd import TAESDConfig, TinyDecoder
-from limner.sampling.previews import Decoder, make_previewer
+from limner.nodes import _previewers
+from limner.sampling.previews import Decoder
+from limner.sampling.protocols import DiffusionModel
 from limner.sampling.sampler import Callback
 from limner.weights import CheckpointHeader, NetworkSource
 
 _log = logging.getLogger(__name__)
 
 
-def step_callback(run: Run, model: Model) -> Callback:
+def step_callback(run: Run, model: DiffusionModel) -> Callback:
     """What to call at each step with its number, the prediction, the latent and the number of steps.
 
     It raises Interrupted when the prompt was interrupted meanwhile.
     """
-    method = run.settings.preview_method
-    decoder = tiny_decoder(run, model.latent_format.taesd) if method == "taesd" else None
-    previewer = make_previewer(model.latent_format, method, decoder)
+    # Looked up at each sampling: node packs replace it. It finds the settings by the current run.
+    token = None if CURRENT_RUN.get() is not None else CURRENT_RUN.set(run)
+    try:
+        previewer = _previewers.get_previewer(getattr(model, "load_device", None), model.latent_format)
+    finally:
+        if token is not None:
+            CURRENT_RUN.reset(token)
 
     def at_step(step: int, denoised: Tensor, _x: Tensor, total: int) -> None:
-        run.progress(step + 1, total, previewer(denoised) if previewer else None)
+        preview = previewer.decode_latent_to_preview_image("JPEG", denoised) if previewer else None
+        _previewers.report(run, step + 1, total, preview)
 
     return at_step
 

@@ -34,9 +34,16 @@ def _randn(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) ->
 
 
 def gaussian(x: Tensor, seed: int) -> Noise:
-    """Independent noise for every call, from one generator on the latent's device."""
+    """Independent noise for every call, from one generator on the latent's device.
+
+    A third argument is a latent that the noise is shaped like, for samplers that change the size.
+    """
     generator = torch.Generator(device=x.device).manual_seed(seed)
-    return lambda _sigma, _after: _randn(x.shape, x.dtype, generator)
+
+    def noise(_sigma: float, _after: float, like: Tensor = x) -> Tensor:
+        return _randn(like.shape, like.dtype, generator)
+
+    return noise
 
 
 def brownian(x: Tensor, sigmas: Sequence[float], seed: int, place: Callable[[Tensor], Tensor] | None) -> Noise:

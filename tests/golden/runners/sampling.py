@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limner.graph import NodeFunction
+from limner.nodes import samplers as nodes
 from limner.sampling import (
     SAMPLERS,
     SCHEDULERS,
@@ -28,7 +31,6 @@ from limner.sampling import (
 from limner.sampling import guidance as hooks
 from limner.sampling.prepare import prepare_mask
 from limner.sampling.resize import common_upscale
-from limner.sampling.samplers.er_sde import er_sde_scaler
 from tests.golden.case import Case, Check, difference, unsupported
 from tests.golden.runners.sigma_nodes import sampling_checks, schedule_checks
 from tests.sampling.make import ToyModel, conditioning
@@ -154,37 +156,27 @@ def sampler_nodes(path: Path, folder: Path) -> list[Check]:
 
 
 def _node_sampler(node: str) -> Sampler | None:
-    """The sampler of e.g. "SamplerLMS(order=2)"."""
+    """The sampler of e.g. "SamplerLMS(order=2)"; words without a name are the node's choices, in its order."""
     kind, _, arguments = node.rstrip(")").partition("(")
-    words = [word for word in arguments.split(",") if "=" not in word]
-    options: dict[str, Any] = {}
-    for key, value in (word.split("=") for word in arguments.split(",") if "=" in word):
-        options[key] = int(value) if key in {"order", "max_stage"} else value
-    options = {k: v if isinstance(v, int) or k == "upscale_method" else float(v) for k, v in options.items()}
-    names = {
-        "SamplerEulerAncestral": "euler_ancestral",
-        "SamplerEulerAncestralCFGPP": "euler_ancestral_cfg_pp",
-        "SamplerLMS": "lms",
-        "SamplerDPMPP_2M_SDE": "dpmpp_2m_sde",
-        "SamplerDPMPP_3M_SDE": "dpmpp_3m_sde",
-        "SamplerDPMPP_SDE": "dpmpp_sde",
-        "SamplerDPMPP_2S_Ancestral": "dpmpp_2s_ancestral",
-        "SamplerDPMAdaptative": "dpm_adaptive",
-        "SamplerER_SDE": "er_sde",
-        "SamplerEulerCFGpp": "euler_cfg_pp",
-    }
-    if kind not in names:
+    function = NODES.get(kind)
+    if function is None or kind == "SamplerLCMUpscale":  # the reference draws its noise from a generator of its process
         return None
-    if kind == "SamplerDPMPP_2M_SDE":
-        options["solver_type"] = words[0]
-    if kind == "SamplerER_SDE":
-        eta = options.pop("eta")
-        if words[0] == "ODE":
-            options["s_noise"] = 0.0
-        options["noise_scaler"] = er_sde_scaler if words[0] == "ER-SDE" else lambda level: level ** (eta + 1)
-        if words[0] == "ODE":
-            options["noise_scaler"] = lambda level: level
-    return get_sampler(names[kind]).with_options(**options)
+    words = [word.replace("_", " ") if "=" not in word else word for word in arguments.split(",")]
+    named = dict(word.split("=") for word in words if "=" in word)
+    options = {name: text if name == "upscale_method" else _number(text) for name, text in named.items()}
+    choices = iter(word for word in words if "=" not in word)
+    for name in inspect.signature(function).parameters:
+        if name in CHOICES:
+            options[name] = next(choices, options.get(name))
+    return function(**options)  # type: ignore[no-any-return]
+
+
+CHOICES = ("solver_type", "noise_device", "version")
+NODES: dict[str, Any] = {node.schema.kind: node for node in vars(nodes).values() if isinstance(node, NodeFunction)}
+
+
+def _number(text: str) -> float | int:
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
 def _sigma_error(found: Sequence[float], expected: Sequence[float | str]) -> float:

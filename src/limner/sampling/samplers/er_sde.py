@@ -20,6 +20,11 @@ def er_sde_scaler(level: np.ndarray) -> np.ndarray:
     return scaled
 
 
+def reverse_time_scaler(eta: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The reverse-time SDE's scaler λ^(eta + 1); eta 0 is the probability-flow ODE."""
+    return lambda level: np.power(level, eta + 1)
+
+
 def er_sde(
     denoise: Denoise,
     x: Tensor,
