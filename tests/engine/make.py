@@ -10,10 +10,11 @@ from typing import Any
 
 from limner.engine import Engine, NodeRegistry
 from limner.engine.events import Event, ProgressState
-from limner.graph import collect
+from limner.graph import NodeSource, collect
 from limner.settings import Settings
 from limner.store import Store
 from tests.engine import nodes
+from tests.engine.classes import ClassSource
 
 
 def call(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -74,11 +75,18 @@ def registry() -> NodeRegistry:
 
 
 @asynccontextmanager
-async def bench(folder: Path, *, started: bool = True, **settings: Any) -> AsyncIterator[Bench]:
-    """A running engine in a folder; its store is closed at the end."""
+async def bench(
+    folder: Path, *classes: type, started: bool = True, source: NodeSource | None = None, **settings: Any
+) -> AsyncIterator[Bench]:
+    """A running engine in a folder; its store is closed at the end. classes: kinds of a pack, by their names."""
     chosen = Settings(base_directory=str(folder), **settings)
     store = Store.open(chosen)
-    engine = Engine(chosen, store, registry())
+    kinds = registry()
+    if classes:
+        kinds.add_source(ClassSource({one.__name__: one for one in classes}))
+    if source is not None:
+        kinds.add_source(source)
+    engine = Engine(chosen, store, kinds)
     found = Bench(engine)
     if started:
         await engine.start()

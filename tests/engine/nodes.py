@@ -97,6 +97,11 @@ def steps(run: Run, count: int) -> int:
     return count
 
 
+@node("Reach", category="test", title="Reach")
+def reach(run: Run) -> bool:
+    return run.memory is not None
+
+
 @node("Secret", category="test", title="Secret", output_node=True)
 def secret(
     prompt: Annotated[Any, Hidden("PROMPT")],

@@ -197,7 +197,7 @@ async def test_an_engine_that_ends_unloads_its_models(tmp_path):
     store = Store.open(settings)
     engine = Engine(settings, store, registry(), memory=Memory)
     await engine.start()
-    accepted = await engine.submit({"prompt": {"1": call("Steps", count=1), "2": call("Show", source=["1", 0])}})
+    accepted = await engine.submit({"prompt": {"1": call("Reach"), "2": call("Show", source=["1", 0])}})
     await engine.wait(accepted.prompt_id)
     assert not unloaded
     await engine.close()

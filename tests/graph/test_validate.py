@@ -325,7 +325,7 @@ def custom(answer, seen=None, **inputs):
             seen.append((dict(constants), dict(received)))
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return [answer]
 
     return check({"0": call("Numbers", i=1, f=0, on=1), "1": call("Checked", **inputs)}, CHECKED, check=ask)
 

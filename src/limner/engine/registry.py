@@ -1,4 +1,4 @@
-"""The built-in nodes' schemas, from the description cache that ships with them: no node module is imported for them."""
+"""Which nodes there are: the built-in ones, from the description cache that ships with them, and those of packs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from limner.graph import Schema, collect
+from limner.graph import FileLookup, NodeSource, Schema, collect, describe
 
 log = logging.getLogger(__name__)
 
@@ -19,11 +19,15 @@ NOT_TOPICS = ("__init__.py", "describe.py")
 
 
 class NodeRegistry:
-    """Schemas by kind. The first of a kind wins; later ones are reported and left out."""
+    """Schemas by kind. Of two built-in ones the first wins, and the later is reported and left out.
+
+    Built-in nodes come first, then those of sources; a source's class that overrides a built-in node goes before it.
+    """
 
     def __init__(self, schemas: Iterable[Schema] = ()) -> None:
         self._plain: dict[str, dict[str, Any]] = {}
         self._schemas: dict[str, Schema] = {}
+        self._sources: tuple[NodeSource, ...] = ()
         for schema in schemas:
             self.add(schema)
 
@@ -63,16 +67,47 @@ class NodeRegistry:
         self._schemas[schema.kind] = schema
         return True
 
+    def add_source(self, source: NodeSource) -> None:
+        """Take the kinds of a source in, as they are whenever they are asked for. Any thread."""
+        self._sources = (*self._sources, source)
+
+    def source(self, kind: str) -> NodeSource | None:
+        """The source that a kind comes from; None for a built-in one and one that is not there."""
+        built_in = kind in self._schemas or kind in self._plain
+        for one in self._sources:
+            if one.overrides(kind) or (not built_in and kind in one.kinds()):
+                return one
+        return None
+
     def get(self, kind: str) -> Schema | None:
-        """The schema of a kind, or None."""
+        """The schema of a kind, or None. A source is asked anew each time; raises what its class raises."""
+        source = self.source(kind) if self._sources else None
+        if source is not None:
+            return source.schema(kind)
         schema = self._schemas.get(kind)
         if schema is None and kind in self._plain:
             schema = self._schemas[kind] = Schema.from_json(self._plain[kind])
         return schema
 
+    def describe(self, kind: str, files: FileLookup) -> dict[str, Any] | None:
+        """The entry of `/object_info`, or None. Raises what a pack's class raises."""
+        source = self.source(kind) if self._sources else None
+        if source is not None:
+            return source.describe(kind)
+        schema = self.get(kind)
+        return None if schema is None else describe(schema, files)
+
+    def __contains__(self, kind: object) -> bool:
+        if kind in self._schemas or kind in self._plain:
+            return True
+        return isinstance(kind, str) and bool(self._sources) and self.source(kind) is not None
+
     def kinds(self) -> list[str]:
-        """Every kind."""
-        return list(self._plain | dict.fromkeys(self._schemas))
+        """Every kind, built-in ones first."""
+        names = self._plain | dict.fromkeys(self._schemas)
+        for source in self._sources:
+            names |= dict.fromkeys(source.kinds())
+        return list(names)
 
     def homes(self) -> list[str]:
         """The modules that the kinds come from."""

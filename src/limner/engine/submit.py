@@ -16,6 +16,7 @@ from limner.graph import (
     Prompt,
     PromptError,
     Registry,
+    Snapshot,
     convert_workflow,
     is_ui_workflow,
     normalised,
@@ -128,7 +129,7 @@ def check_prompt(request: Request, registry: Registry, files: FileLookup, check:
 
     Raises PromptRejected when no output can run.
     """
-    raw = request.prompt
+    raw, registry = request.prompt, Snapshot(registry)
     try:
         if is_ui_workflow(raw):
             raw = convert_workflow(raw, registry)

@@ -23,7 +23,7 @@ from limner.graph.kinds import (
 from limner.graph.node import NodeFunction, NodeResult, Ui, node
 from limner.graph.plan import Plan, Schedule, plan
 from limner.graph.prompt import Link, NodeCall, Prompt, PromptError, nearest, normalised, parse
-from limner.graph.registry import FileLookup, NoFiles, Registry, SchemaTable, collect
+from limner.graph.registry import FileLookup, NoFiles, Registry, SchemaTable, Snapshot, collect
 from limner.graph.run import CURRENT_RUN, Blocker, Run
 from limner.graph.schema import Port, Schema
 from limner.graph.source import NodeSource
@@ -64,6 +64,7 @@ __all__ = [
     "Schema",
     "SchemaTable",
     "Sigmas",
+    "Snapshot",
     "Text",
     "Ui",
     "Validation",

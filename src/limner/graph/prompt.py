@@ -65,16 +65,18 @@ def parse(raw: Any, registry: Registry | None = None) -> dict[str, NodeCall]:
     if not isinstance(raw, dict):
         what = "" if raw == [] else f"The prompt must be an object of nodes, not {_type_name(raw)}."
         raise PromptError("prompt_no_outputs", "Prompt has no outputs", what)
-    return {node: _parse_call(node, plain, registry) for node, plain in raw.items()}
+    known: set[str] = set()
+    return {node: _parse_call(node, plain, registry, known) for node, plain in raw.items()}
 
 
-def _parse_call(node: str, plain: Any, registry: Registry | None) -> NodeCall:
+def _parse_call(node: str, plain: Any, registry: Registry | None, known: set[str]) -> NodeCall:
     kind = plain.get("class_type") if isinstance(plain, dict) else None
     if kind is None:
         what = "Cannot execute because a node is missing the class_type property."
         raise PromptError("invalid_prompt", what, f"Node ID '#{clip(node)}'")
-    if not isinstance(kind, str) or (registry is not None and registry.get(kind) is None):
+    if not isinstance(kind, str) or (registry is not None and kind not in known and kind not in registry):
         raise unknown_kind(node, kind, registry)
+    known.add(kind)
     inputs = plain.get("inputs")
     if inputs is None:
         inputs = {}
@@ -138,6 +140,14 @@ def clip(value: Any, limit: int = 300) -> str:
     """A value as text for a message, cut where it is long."""
     text = value if isinstance(value, str) else str(value)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def text_of(value: object) -> str:
+    """A foreign object as text; one that fails at that must not hide what is told of it."""
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<{type(value).__name__}: {type(error).__name__} while shown>"
 
 
 def _type_name(value: Any) -> str:

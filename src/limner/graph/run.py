@@ -31,7 +31,8 @@ class Run:
 
     prompt_id, node_id: which call this is. prompt: the whole API prompt as stored; extra_pnginfo: what the client
     sends to be written into files, or None. settings, store, memory: the process's Settings, Store and MemoryManager
-    (typed Any here because this package may not import theirs). sink: where progress goes.
+    (typed Any here because this package may not import theirs). sink: where progress goes. list_index: which of the
+    mapped calls it is, None outside of calls.
     """
 
     prompt_id: str
@@ -42,6 +43,7 @@ class Run:
     sink: ProgressSink
     prompt: Mapping[str, Any] = field(default_factory=dict)
     extra_pnginfo: Mapping[str, Any] | None = None
+    list_index: int | None = None
 
     def progress(self, value: float, total: float, preview: Any | None = None) -> None:
         """Report `value` of `total` steps done, with a preview picture (PIL image) if there is one.

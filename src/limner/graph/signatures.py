@@ -21,6 +21,8 @@ Fingerprint = Callable[[str, NodeCall, Schema], Any]
 
 _SIZE = 16
 _SHORT = 32
+_DEEPEST = 100
+_PLAIN = (str, int, bool, float, bytes)
 
 
 class Signer:
@@ -110,7 +112,20 @@ class Signer:
         try:
             return b"j" + _text_bytes(json.dumps(value, sort_keys=True, allow_nan=False))
         except (TypeError, ValueError, RecursionError):
+            return self._structure(value)
+
+    def _structure(self, value: Any, depth: int = 0) -> bytes:
+        """As `_constant`, for lists and dicts of what JSON cannot hold (rule C2). Other objects are never equal."""
+        if depth > _DEEPEST:
             return self._never_equal()
+        if isinstance(value, (list, tuple)):
+            return b"[%b]" % b",".join([self._structure(one, depth + 1) for one in value])
+        if isinstance(value, dict) and all(type(key) is str for key in value):
+            pairs = [_text_bytes(key) + self._structure(value[key], depth + 1) for key in sorted(value)]
+            return b"{%b}" % b",".join(pairs)
+        if value is None or type(value) in _PLAIN:
+            return self._constant(value)
+        return self._never_equal()
 
     def _text(self, text: str) -> bytes:
         """`_text_bytes`, remembered: kinds, names and short constants come again and again."""

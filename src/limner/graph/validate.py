@@ -1,21 +1,22 @@
-"""Validation: each call held against its schema, every error at once, without recursion (rules V1 to V12)."""
+"""Validation: each call held against its schema, every error at once, without recursion (rules V1 to V14)."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from limner.graph.describe import input_config
-from limner.graph.prompt import Link, NodeCall, Prompt, PromptError, clip, nearest, unknown_kind
-from limner.graph.registry import FileLookup, NoFiles, Registry
+from limner.graph.prompt import Link, NodeCall, Prompt, PromptError, clip, nearest, text_of, unknown_kind
+from limner.graph.registry import FileLookup, NoFiles, Registry, Snapshot
+from limner.graph.run import Blocker
 from limner.graph.schema import Port, Schema
 from limner.graph.values import Reason, convert, not_offered, out_of_range, reason, shown, unwrap
 
-Check = Callable[[Schema, Mapping[str, Any], Mapping[str, str]], Any]
+Check = Callable[[Schema, Mapping[str, Any], Mapping[str, str]], Sequence[Any]]
 """Calls a kind's `checks` companion: with its schema, the constants by name (None where linked) and the kinds of what
-is linked. Returns True, or False, or a text that says what is wrong."""
+is linked. Returns what each mapped call gave: True, or False, or a text that says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ Wire = tuple[Schema, Port, Link]
 class _Known:
     """A schema with what is looked up for every call of its kind."""
 
-    __slots__ = ("asks", "outputs", "ports", "schema")
+    __slots__ = ("asks", "failure", "outputs", "ports", "schema")
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, failure: Exception | None = None) -> None:
         self.schema = schema
+        self.failure = failure
         self.outputs = tuple(port.kind for port in schema.outputs)
         self.asks = "checks" in schema.companions
         self.ports = [(port, port.name, _text_choices(port)) for port in schema.inputs]
@@ -100,7 +102,7 @@ class _Validator:
 
     def __init__(self, prompt: Prompt, registry: Registry, files: FileLookup, check: Check | None) -> None:
         self.prompt = prompt
-        self.registry = registry
+        self.registry = registry if isinstance(registry, Snapshot) else Snapshot(registry)
         self.files = files
         self.check = check
         self.errors: dict[str, list[Reason]] = {}
@@ -114,8 +116,11 @@ class _Validator:
         known = self._kinds.get(kind)
         if known is None:
             schema = self.registry.get(kind)
+            failure = self.registry.failure(kind)
             if schema is not None:
                 known = self._kinds[kind] = _Known(schema)
+            elif failure is not None:  # taken for an output, so that what is wrong with it is told
+                known = self._kinds[kind] = _Known(Schema(kind, "", (), (), output_node=True), failure)
         return known
 
     def output_nodes(self, targets: Collection[str] | None) -> list[str]:
@@ -179,6 +184,9 @@ class _Validator:
         known = self._known(call.kind)
         if known is None:
             raise unknown_kind(node, call.kind, self.registry)
+        if known.failure is not None:
+            self._add(node, _broke(known.failure))
+            return []
         schema, asks = known.schema, known.asks and self.check is not None
         wires: list[Wire] = []
         reasons: list[Reason] = []
@@ -223,7 +231,7 @@ class _Validator:
         if converted is not value:
             self.changes[(node, port.name)] = converted
         constants[port.name] = converted
-        if port.name in schema.validates:
+        if port.name in schema.validates or "*" in schema.validates:
             return None
         if port.choices is not None or port.folder is not None or port.file_in is not None:
             return not_offered(port, converted, schema, self.files)
@@ -257,6 +265,8 @@ class _Validator:
         upstream = self._known(kind)
         if upstream is None:
             raise unknown_kind(link.node, kind, self.registry)
+        if upstream.failure is not None:
+            return None, "*"
         if not 0 <= link.slot < len(upstream.outputs):
             count = len(upstream.outputs)
             what = f"node '{clip(link.node)}' ({kind}) has {count} outputs, so no output {clip(link.slot)}"
@@ -305,26 +315,39 @@ class _Validator:
         self, schema: Schema, constants: Mapping[str, Any], received: Mapping[str, str], so_far: list[Reason]
     ) -> list[Reason]:
         """What the kind's own `checks` companion says, once per input it has taken over (rule V11)."""
-        names = [name for name in constants if name in schema.validates]
+        taken = schema.validates
+        names = [name for name in constants if name in taken or "*" in taken]
+        if "input_types" in taken and "input_types" not in constants:
+            names.append("input_types")
         wrong = {one["extra_info"].get("input_name") for one in so_far}
-        if self.check is None or not names or any(name in wrong for name in schema.validates):
+        if self.check is None or not names or (wrong if "*" in taken else wrong & taken):
             return []
         try:
-            answer = self.check(schema, constants, received)
+            answers = self.check(schema, constants, received)
         except Exception as error:
-            what = "Exception when validating node"
-            frames = traceback.format_tb(error.__traceback__)
-            kind = type(error).__name__
-            return [
-                reason("exception_during_validation", what, clip(error), exception_type=kind, traceback=frames),
-            ]
-        if answer is True:
-            return []
-        said = f" - {clip(answer, 1000)}" if isinstance(answer, str) else ""
+            return [_broke(error)]
         return [
-            reason("custom_validation_failed", "Custom validation failed for node", f"{name}{said}", input_name=name)
+            reason(
+                "custom_validation_failed",
+                "Custom validation failed for node",
+                name if answer is False else f"{name} - {clip(text_of(answer), 1000)}",
+                input_name=name,
+            )
             for name in names
+            for answer in answers
+            if answer is not True and not isinstance(answer, Blocker)
         ]
+
+
+def _broke(error: Exception) -> Reason:
+    """An exception of a node's own code while it was validated."""
+    return reason(
+        "exception_during_validation",
+        "Exception when validating node",
+        clip(text_of(error)),
+        exception_type=type(error).__name__,
+        traceback=traceback.format_tb(error.__traceback__),
+    )
 
 
 def _from(path: Mapping[str, None], start: str) -> Iterator[str]:
@@ -337,8 +360,11 @@ def _from(path: Mapping[str, None], start: str) -> Iterator[str]:
 
 
 def kinds_match(received: str, wanted: str) -> bool:
-    """Whether an output of one kind fits an input of another: `*` fits all, of `A,B` any member does."""
-    if received == wanted or "*" in (received, wanted):
+    """Whether an output of one kind fits an input of another: `*` fits all, of `A,B` any member does.
+
+    Packs make kinds that fit everything by never being unequal, so it is `!=` that is asked.
+    """
+    if not received != wanted or received == "*" or wanted == "*":  # noqa: SIM202 - see above
         return True
     if "," not in received and "," not in wanted:
         return False

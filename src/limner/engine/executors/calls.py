@@ -1,36 +1,44 @@
-"""Calling a node: lists mapped over calls, results gathered into slots (rules M1 to M7, B1 to B3)."""
+"""Calling a node: lists mapped over calls, results gathered into slots (rules M1 to M8, B1 to B4)."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from limner.engine.executors.functions import Prepared
 from limner.errors import LimnerError
-from limner.graph import NodeResult, Ui
+from limner.graph import Blocker, NodeResult, Ui
+
+
+class Given(NamedTuple):
+    """What one call gave: a value per output, what to show, and a graph to run in the node's place."""
+
+    values: Sequence[Any]
+    ui: Mapping[str, Any] | None = None
+    expansion: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Blocker:
-    """A value that stops what depends on it. message: told once, by the first node it reaches; "" says nothing."""
+class Started:
+    """The calls of one node, each with what it gave or an awaitable of it.
 
-    message: str
+    told: the message of a Blocker that this node received first (rule B2). waiting: whether any is an awaitable.
+    """
+
+    results: list[Given | Awaitable[Any]]
+    told: str = ""
+    waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """What the calls of one node gave: slots of lists, and what to show.
-
-    blocked: whether an output is a Blocker. told: the message of a Blocker that this node received first.
-    """
+    """What all calls of one node gave: slots of lists, and what to show. blocked: whether a value is a Blocker."""
 
     outputs: tuple[list[Any], ...]
     ui: Mapping[str, Any] | None
     blocked: bool = False
-    told: str = ""
 
 
 def arguments(inputs: Mapping[str, list[Any]], whole_lists: bool) -> Iterator[dict[str, Any]]:
@@ -50,87 +58,132 @@ def arguments(inputs: Mapping[str, list[Any]], whole_lists: bool) -> Iterator[di
         yield {name: values[i if i < len(values) else -1] for name, values in inputs.items()}
 
 
-def call(prepared: Prepared, inputs: Mapping[str, list[Any]], blockers: bool, check: Callable[[], None]) -> Called:
-    """Call a node once per mapped element and gather what it gives.
+def start(
+    prepared: Prepared,
+    function: Callable[..., Any],
+    inputs: Mapping[str, list[Any]],
+    blockers: bool,
+    enter: Callable[[int], None],
+) -> Started:
+    """Call a node once per mapped element. Coroutines are not awaited here.
 
-    blockers: whether there may be a Blocker among the inputs. check: called before each call; raises to stop.
+    blockers: whether there may be a Blocker among the inputs. enter: called before each call with its place in the
+    mapping; raises to stop.
     """
-    results: list[tuple[Sequence[Any], Mapping[str, Any] | None]] = []
+    results: list[Given | Awaitable[Any]] = []
     told = ""
-    blocked = False
-    count = len(prepared.list_slots)
-    for kwargs in arguments(inputs, prepared.schema.input_is_list):
-        check()
+    waiting = False
+    for i, kwargs in enumerate(arguments(inputs, prepared.schema.input_is_list)):
+        enter(i)
         found = _blocker(kwargs) if blockers else None
         if found is not None:
-            blocked = True
-            told = told or found.message
-            results.append(((Blocker(""),) * count, None))  # told once, silent from here on (B2)
+            told = told or found.message or ""
+            results.append(Given((Blocker(),) * len(prepared.list_slots)))  # told once, silent from here on (B2)
             continue
-        result = prepared.function(**kwargs)
-        if inspect.iscoroutine(result):
-            result = asyncio.run(result)
-        blocked = blocked or (type(result) is NodeResult and result.blocked is not None)
-        results.append(unpack(result, prepared))
-    return Called(_slots(results, prepared.list_slots), _merged_ui(results), blocked, told)
+        result = function(**kwargs)
+        if inspect.isawaitable(result):
+            waiting = True
+            results.append(result)
+        else:
+            results.append(unpack(result, prepared))
+    return Started(results, told, waiting)
 
 
 def _blocker(kwargs: Mapping[str, Any]) -> Blocker | None:
     for value in kwargs.values():
-        if type(value) is Blocker:
+        if isinstance(value, Blocker):
             return value
         if type(value) is list:  # a whole list: one blocked element blocks the call (B3)
-            found = next((one for one in value if type(one) is Blocker), None)
+            found = next((one for one in value if isinstance(one, Blocker)), None)
             if found is not None:
                 return found
     return None
 
 
-def unpack(result: Any, prepared: Prepared) -> tuple[Sequence[Any], Mapping[str, Any] | None]:
-    """What one call returned as (a value per output, what to show)."""
+def unpack(result: Any, prepared: Prepared) -> Given:
+    """What one call returned, taken apart."""
     count = len(prepared.list_slots)
     ui: Mapping[str, Any] | None = None
     if type(result) is Ui:
         ui, values = result.ui, result.values
     elif type(result) is NodeResult:
-        if result.expansion is not None:
-            raise LimnerError(
-                f"{prepared.schema.kind} returned an expansion.",
-                why="This version does not run graphs that nodes make while they run.",
-            )
         ui = result.ui or None
-        values = result.values if result.blocked is None else (Blocker(result.blocked),) * count
+        if result.blocked is not None:
+            return Given((Blocker(result.blocked or None),) * count, ui)
+        if prepared.source is not None or result.expansion is not None:
+            # A class may give fewer values than it has outputs, and more.
+            return Given(result.values, ui, result.expansion)
+        values = result.values
     elif count == 1 and not hasattr(result, "_fields"):
-        return (result,), None
+        return Given((result,))
     elif count == 0:
-        return (), None
+        return Given(())
     else:
         values = result
     if not isinstance(values, (tuple, list)) or len(values) != count:
         given = len(values) if isinstance(values, (tuple, list)) else type(values).__name__
         raise LimnerError(f"{prepared.schema.kind} returned {given} values, but has {count} outputs.")
-    return values, ui
+    return Given(values, ui)
 
 
-def _slots(
-    results: Sequence[tuple[Sequence[Any], Mapping[str, Any] | None]], list_slots: Sequence[bool]
-) -> tuple[list[Any], ...]:
-    """Each output's values over all calls; those of list outputs are joined (M3)."""
-    if len(results) == 1 and not any(list_slots):
-        return tuple([value] for value in results[0][0])
-    slots: tuple[list[Any], ...] = tuple([] for _ in list_slots)
-    for values, _ in results:
-        for slot, value, is_list in zip(slots, values, list_slots, strict=True):
-            if is_list and type(value) is not Blocker:
-                slot.extend(value)
+def gather(results: Sequence[Given], prepared: Prepared) -> Called:
+    """What all calls gave, none of which holds a graph to run: each output's values over all calls (M3)."""
+    if len(results) == 1 and not prepared.any_list:
+        given = results[0]
+        blocked = False
+        for value in given.values:
+            if isinstance(value, Blocker):
+                blocked = True
+        return Called(tuple([value] for value in given.values), given.ui, blocked)
+    slots = empty_slots(results)
+    blocked = False
+    for given in results:
+        for place, value in enumerate(given.values):
+            blocked = add_value(slots[place], value, _is_list(prepared, place)) or blocked
+    return Called(slots, merged_ui(results), blocked)
+
+
+def empty_slots(results: Sequence[Given]) -> tuple[list[Any], ...]:
+    """As many empty lists as the most any call gave."""
+    return tuple([] for _ in range(max((len(given.values) for given in results), default=0)))
+
+
+def add_value(slot: list[Any], value: Any, is_list: bool) -> bool:
+    """Put one call's value for an output into its slot (M3). Returns whether it blocks what depends on it."""
+    if isinstance(value, Blocker):
+        slot.append(value)
+        return True
+    if is_list:
+        slot.extend(value)
+        return any(isinstance(one, Blocker) for one in value)
+    slot.append(value)
+    return False
+
+
+def _is_list(prepared: Prepared, place: int) -> bool:
+    return place < len(prepared.list_slots) and prepared.list_slots[place]
+
+
+def resolve(results: Sequence[Given], prepared: Prepared, value_of: Callable[[Any], list[Any] | None]) -> Called:
+    """As `gather`, where calls gave graphs that have run by now (rules G2, G3).
+
+    value_of: the list of values that a link brings, None for what is no link; asked only for calls with a graph.
+    """
+    slots = empty_slots(results)
+    blocked = False
+    for given in results:
+        for place, value in enumerate(given.values):
+            brought = None if given.expansion is None else value_of(value)
+            if brought is None:
+                blocked = add_value(slots[place], value, _is_list(prepared, place)) or blocked
             else:
-                slot.append(value)
-    return slots
+                blocked = add_value(slots[place], brought, True) or blocked
+    return Called(slots, merged_ui(results), blocked)
 
 
-def _merged_ui(results: Sequence[tuple[Sequence[Any], Mapping[str, Any] | None]]) -> Mapping[str, Any] | None:
+def merged_ui(results: Sequence[Given]) -> Mapping[str, Any] | None:
     """What all calls show, joined key by key (M7)."""
-    shown = [ui for _, ui in results if ui is not None]
+    shown = [given.ui for given in results if given.ui is not None]
     if len(shown) <= 1:
         return shown[0] if shown else None
     merged: dict[str, list[Any]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import sys
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from limner.engine.cache import Entry, ResultCache, Scoped
+from limner.engine.checks import wait_for
 from limner.engine.events import (
     Event,
     Executed,
@@ -21,7 +23,8 @@ from limner.engine.events import (
     ExecutionStart,
     ExecutionSuccess,
 )
-from limner.engine.executors.calls import Called, call
+from limner.engine.executors.calls import Called, Given, gather, start, unpack
+from limner.engine.executors.doors import EngineRun
 from limner.engine.executors.failures import (
     NodeFailed,
     NodeInputError,
@@ -33,11 +36,13 @@ from limner.engine.executors.failures import (
     type_name,
 )
 from limner.engine.executors.functions import Functions, Prepared, call_companion
+from limner.engine.executors.instances import Instances
 from limner.engine.hub import EventHub
 from limner.engine.progress import RunProgress
 from limner.engine.queue import Job
-from limner.errors import Interrupted
-from limner.graph import Link, NodeCall, Plan, Registry, Run, Schedule, Schema, parse, plan
+from limner.errors import Interrupted, LimnerError
+from limner.graph import CURRENT_RUN, Link, NodeCall, Plan, Registry, Schedule, Schema, Snapshot, parse, plan
+from limner.graph.source import CompanionName
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +83,11 @@ class LocalExecutor:
         self.registry = registry
         self.cache = cache
         self.functions = Functions(registry)
+        self.instances = Instances()
         self._make_memory = memory
         self._memory: Any = None
 
-    @property
-    def memory(self) -> Any:
+    def memory_manager(self) -> Any:
         """The memory manager, made when first asked for; None in an engine without one."""
         if self._memory is None and self._make_memory is not None:
             self._memory = self._make_memory()
@@ -98,8 +103,9 @@ class LocalExecutor:
             self._memory.unload_all()
 
     def drop_results(self) -> None:
-        """Forget every cached result."""
+        """Forget every cached result and instance (rule C12)."""
         self.cache.clear()
+        self.instances.clear()
 
 
 class _PromptRun:
@@ -123,6 +129,8 @@ class _PromptRun:
         self._stack = contextlib.ExitStack()
         self._inference = False
         self._ports: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self._prepared: dict[str, Prepared] = {}
+        self.schemas = Snapshot(executor.registry)
 
     def execute(self) -> Outcome:
         """Run, and say how it ended."""
@@ -148,9 +156,10 @@ class _PromptRun:
     def run(self) -> None:
         """Plan, then run node after node until none is left."""
         job, executor = self.job, self.executor
-        self.prompt = job.parsed or parse(job.prompt, executor.registry)
+        self.prompt = job.parsed or parse(job.prompt, self.schemas)
         job.parsed = None
-        self.plan: Plan = plan(self.prompt, job.outputs, executor.registry, self.fingerprint)
+        executor.instances.begin(self.prompt)
+        self.plan: Plan = plan(self.prompt, job.outputs, self.schemas, self.fingerprint)
         signatures, cache = self.plan.signatures, self.cache
         cache.begin(set(signatures.values()))
         cached = [node for node in self.prompt if cache.get(signatures[node]) is not None]
@@ -180,18 +189,45 @@ class _PromptRun:
         inputs: dict[str, list[Any]] = {}
         try:
             self.progress.check()
-            prepared = self.executor.functions.get(spec.kind)
+            prepared = self.prepared(spec.kind)
             self.enter_inference()
             if prepared.lazy and self.wait_for_lazy(node, spec, prepared):
                 return False
             self.gather(node, spec, prepared, inputs)
-            called = call(prepared, inputs, self.blockers, self.progress.check)
+            called, told = self.call(node, prepared, inputs)
         except BaseException as error:
             raise NodeFailed(node, spec.kind, inputs, error) from error
-        self.finish(node, prepared, called)
+        self.finish(node, prepared, called, told)
         return True
 
-    def finish(self, node: str, prepared: Prepared, called: Called) -> None:
+    def call(self, node: str, prepared: Prepared, inputs: Mapping[str, list[Any]]) -> tuple[Called, str]:
+        """Call a node for each mapped element; what it gave, and the message of a Blocker it received."""
+        run = self.make_run(node)
+        parameter, function = prepared.schema.run_parameter, prepared.function
+        given = {**inputs, parameter: [run]} if parameter else inputs
+        if prepared.source is not None:
+            instance = self.executor.instances.get(node, node, self.prompt, prepared)
+            function = prepared.source.function(prepared.schema.kind, instance)
+
+        def enter(place: int) -> None:
+            self.progress.check()
+            CURRENT_RUN.set(run.at(place) if place or prepared.source is not None else run)
+
+        try:
+            started = start(prepared, function, given, self.blockers, enter)
+            results = [one if isinstance(one, Given) else unpack(wait_for(one), prepared) for one in started.results]
+        finally:
+            CURRENT_RUN.set(None)
+        return gather(results, prepared), started.told
+
+    def prepared(self, kind: str) -> Prepared:
+        """A kind ready to be called, as it is in this run."""
+        found = self._prepared.get(kind)
+        if found is None:
+            found = self._prepared[kind] = self.executor.functions.get(kind, self.schemas)
+        return found
+
+    def finish(self, node: str, prepared: Prepared, called: Called, told: str) -> None:
         """Keep what a node gave, and tell it."""
         if called.ui is None:
             entry = Entry(called.outputs, blocked=called.blocked)
@@ -201,8 +237,8 @@ class _PromptRun:
             self.show(node, entry)
             if self.client is not None:
                 self.hub.push(Executed(self.job.prompt_id, self.client, node, node, called.ui))
-        if called.told:
-            self.tell_blocked(node, prepared.schema.kind, called.told)
+        if told:
+            self.tell_blocked(node, prepared.schema.kind, told)
         self.results[node] = entry
         self.cache.put(self.plan.signatures[node], entry)
         self.executed.append(node)
@@ -239,7 +275,7 @@ class _PromptRun:
         """Names of a kind's inputs, and of those that do not block."""
         found = self._ports.get(kind)
         if found is None:
-            schema = self.executor.registry.get(kind)
+            schema = self.schemas.get(kind)
             inputs = () if schema is None else schema.inputs
             has_lazy = schema is not None and "lazy" in schema.companions
             free = frozenset(port.name for port in inputs if port.raw_link or (has_lazy and port.lazy))
@@ -263,8 +299,6 @@ class _PromptRun:
                 inputs[name] = [list(value) if type(value) is tuple else value]
         for name, marker in prepared.hidden:
             inputs[name] = [self.hidden(marker, node)]
-        if prepared.schema.run_parameter:
-            inputs[prepared.schema.run_parameter] = [self.make_run(node)]
 
     def value_of(self, link: Link) -> list[Any]:
         """The list of values that a link brings."""
@@ -288,15 +322,15 @@ class _PromptRun:
             case _:
                 return self.job.sensitive.get(marker.lower())
 
-    def make_run(self, node: str) -> Run:
+    def make_run(self, node: str) -> EngineRun:
         """The node's door to the engine."""
         executor, extra = self.executor, self.job.extra_data.get("extra_pnginfo")
-        return Run(
+        return EngineRun(
             prompt_id=self.job.prompt_id,
             node_id=node,
             settings=executor.settings,
             store=self.store,
-            memory=executor.memory,
+            memory_of=executor.memory_manager,
             sink=self.progress,
             prompt=self.job.prompt,
             extra_pnginfo=extra if isinstance(extra, dict) else None,
@@ -306,14 +340,26 @@ class _PromptRun:
 
     def fingerprint(self, node: str, spec: NodeCall, schema: Schema) -> Any:
         """What the kind's `changes_when` says; a failure is logged and never equal (rules I1 to I3)."""
-        values = {name: None if type(value) is Link else value for name, value in spec.inputs.items()}
-        values.update({name: {} if marker == "PROMPT" else None for name, marker in schema.hidden.items()})
+        values: dict[str, Any] = dict.fromkeys(schema.hidden)
+        values |= {name: {} for name, marker in schema.hidden.items() if marker == "PROMPT"}
+        for name, value in spec.inputs.items():
+            values[name] = None if type(value) is Link else list(value) if type(value) is tuple else value
         try:
-            companion = self.executor.functions.get(schema.kind).companions["changes_when"]
-            return call_companion(companion, values, lambda: self.make_run(node))
+            prepared = self.prepared(schema.kind)
+            given = {name: [value] for name, value in values.items()} if schema.input_is_list else values
+            return [self.ask(node, prepared, "changes_when", given)]
         except Exception:
             log.warning("Node %s (%s) could not say whether it has changed; it runs.", node, schema.kind, exc_info=True)
             return float("nan")
+
+    def ask(self, node: str, prepared: Prepared, name: CompanionName, values: Mapping[str, Any]) -> Any:
+        """Call a companion of a node, and wait for it if it is a coroutine (rule A5)."""
+        instance = self.executor.instances.get(node, node, self.prompt, prepared)
+        companion = prepared.companion(name, instance)
+        if companion is None:
+            raise LimnerError(f"{prepared.schema.kind} has no companion {name}, though its schema says so.")
+        answer = call_companion(companion, values, lambda: self.make_run(node), prepared.source is not None)
+        return wait_for(answer) if inspect.isawaitable(answer) else answer
 
     def wait_for_lazy(self, node: str, spec: NodeCall, prepared: Prepared) -> bool:
         """Ask which lazy inputs are needed (rules L1 to L5). Returns True when the node must wait for some."""
@@ -325,7 +371,7 @@ class _PromptRun:
             values[name] = tuple(found) if whole else found[0]
         for name in prepared.lazy:
             values.setdefault(name, (None,) if whole else None)
-        asked = call_companion(prepared.companions["lazy"], values, lambda: self.make_run(node))
+        asked = self.ask(node, prepared, "lazy", values)
         needed: list[str] = []
         for name in (one for one in asked or () if one is not None):
             value = spec.inputs.get(name)
