@@ -1,4 +1,4 @@
-"""The command line: `limner serve | run | generate | inspect | models | keys | doctor`, each one file of this folder.
+"""The command line: `limner serve`, `limner run` and the other `COMMANDS`, each one file of this folder.
 
 A command is a typed function of the file's own name that yields lines. Its signature becomes its arguments, its
 docstring its help: what is positional-only in Python is so on the command line, all else is a flag; a parameter of type
@@ -22,7 +22,7 @@ from limner.errors import LimnerError
 from limner.graph.schema import parse_docstring
 from limner.settings import Settings, add_flags, make_settings
 
-COMMANDS = ("serve", "run", "generate", "inspect", "models", "keys", "doctor")
+COMMANDS = ("serve", "run", "generate", "inspect", "models", "keys", "openapi", "doctor")
 DEFAULT = "serve"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -14,9 +14,10 @@ from limner.server.auth import for_administrators
 from limner.server.devices import describe_devices
 from limner.server.features import features
 from limner.server.hub import Hub
-from limner.server.keys import DEVICES, ENGINE, FRONT_END, HUB, KEYS, LOGS, SETTINGS, STORE, DeviceProbe, Route
+from limner.server.keys import DEVICES, ENGINE, FRONT_END, HUB, KEYS, LOGS, OPENAPI, SETTINGS, STORE, DeviceProbe, Route
 from limner.server.logs import LogRing
 from limner.server.middleware import make_middleware
+from limner.server.openapi import document
 from limner.store.keys import Keys
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def make_app(
     app[DEVICES] = devices or (lambda: describe_devices(settings))
     app[FRONT_END] = frontend.find_front_end(settings.front_end_root)
     app[KEYS] = keys
+    app[OPENAPI] = describe_routes
     app[HUB] = hub = Hub(engine, app[LOGS], features(settings), on_first_client)
     mount(app)
 
@@ -68,6 +70,11 @@ def all_routes() -> Iterator[Route]:
     """The `ROUTES` of every file in the folder `routes`."""
     for module in sorted(pkgutil.iter_modules(routes.__path__), key=lambda one: one.name):
         yield from importlib.import_module(f"{routes.__name__}.{module.name}").ROUTES
+
+
+def describe_routes(version: str) -> dict[str, Any]:
+    """The OpenAPI document of every route."""
+    return document(all_routes(), version)
 
 
 def mount(app: web.Application) -> None:

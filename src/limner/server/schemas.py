@@ -84,11 +84,11 @@ TOO_LARGE = Answer("The body is larger than --max-upload-size allows.", PROBLEM)
 NO_KEY = Answer("The server needs an API key (--api-key), and the request shows none that it knows.", ANY, "*/*")
 
 
-def file(text: str) -> Answer:
+def bytes_of(text: str) -> Answer:
     """A file's bytes."""
     return Answer(text, BYTES, "*/*")
 
 
-def value(text: str, schema: Schema) -> Answer:
+def json_of(text: str, schema: Schema) -> Answer:
     """A JSON value."""
     return Answer(text, schema)

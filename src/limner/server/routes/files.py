@@ -12,6 +12,20 @@ from aiohttp.web import FileField, FileResponse, HTTPNotFound, Request, Response
 from limner.errors import BadInput, Forbidden, NotFound
 from limner.server.keys import STORE, Route, owner_of
 from limner.server.replies import file_type, json_reply, parse_json
+from limner.server.schemas import (
+    BAD,
+    BYTES,
+    FORM,
+    MISSING,
+    REFUSED,
+    TEXT,
+    TOLD_MISSING,
+    Body,
+    bytes_of,
+    json_of,
+    obj,
+    words,
+)
 from limner.store import media
 from limner.store.files import SHARED_KINDS, split_annotation
 
@@ -153,8 +167,39 @@ def _text(form: Form, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+UPLOAD = obj(
+    "image", image=BYTES, overwrite=TEXT, type={**words("input", "temp", "output"), "default": "input"}, subfolder=TEXT
+)
+KEPT = json_of("Where the file is now.", obj("name subfolder type", name=TEXT, subfolder=TEXT, type=TEXT))
+VIEW = {
+    "filename": {**TEXT, "description": "The name, which may end with ` [output]`, ` [input]` or ` [temp]`."},
+    "type": {**words("output", "input", "temp"), "default": "output"},
+    "subfolder": TEXT,
+    "preview": {**TEXT, "description": "`webp` or `jpeg`, with a quality: `webp;90`."},
+    "channel": words("rgb", "a", "rgba"),
+}
+
 ROUTES = (
-    Route("GET", "/view", view),
-    Route("POST", "/upload/image", upload_image),
-    Route("POST", "/upload/mask", upload_mask),
+    Route(
+        "GET",
+        "/view",
+        view,
+        query=VIEW,
+        answers={
+            200: bytes_of("The file, a preview of it, or one channel."),
+            206: bytes_of("A part of the file."),
+            416: bytes_of("The file has no such part."),
+            400: BAD,
+            403: REFUSED,
+            404: MISSING,
+        },
+    ),
+    Route("POST", "/upload/image", upload_image, body=Body(UPLOAD, FORM), answers={200: KEPT}),
+    Route(
+        "POST",
+        "/upload/mask",
+        upload_mask,
+        body=Body({**UPLOAD, "properties": {**UPLOAD["properties"], "original_ref": TEXT}}, FORM),
+        answers={200: KEPT, 404: TOLD_MISSING},
+    ),
 )

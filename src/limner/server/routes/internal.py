@@ -10,6 +10,7 @@ from limner.errors import BadInput
 from limner.server.keys import HUB, LOGS, STORE, Route, owner_of
 from limner.server.logs import terminal_size
 from limner.server.replies import json_reply, read_object
+from limner.server.schemas import DONE, SWITCH, TEXT, TEXTS, WHOLE, Body, array, json_of, obj, table
 from limner.store.files import SHARED_KINDS
 
 
@@ -47,10 +48,30 @@ async def files(request: Request) -> Response:
     return json_reply(await asyncio.to_thread(request.app[STORE].files.of(owner_of(request)).newest, kind))
 
 
+ENTRY = obj("t m", t=TEXT, m=TEXT)
+SIZE = obj("cols rows", cols=WHOLE, rows=WHOLE)
+RAW = obj("entries size", entries=array(ENTRY), size=SIZE)
+SUBSCRIBE = obj("clientId", clientId=TEXT, enabled=SWITCH)
+
 ROUTES = (
-    Route("GET", "/internal/logs", logs, mount="once", admin=True),
-    Route("GET", "/internal/logs/raw", raw_logs, mount="once", admin=True),
-    Route("PATCH", "/internal/logs/subscribe", subscribe, mount="once", admin=True),
-    Route("GET", "/internal/folder_paths", folder_paths, mount="once", admin=True),
-    Route("GET", "/internal/files/{kind}", files, mount="once"),
+    Route("GET", "/internal/logs", logs, "once", admin=True, answers={200: json_of("The log.", TEXT)}),
+    Route("GET", "/internal/logs/raw", raw_logs, "once", admin=True, answers={200: json_of("The log's writes.", RAW)}),
+    Route(
+        "PATCH", "/internal/logs/subscribe", subscribe, "once", admin=True, body=Body(SUBSCRIBE), answers={200: DONE}
+    ),
+    Route(
+        "GET",
+        "/internal/folder_paths",
+        folder_paths,
+        "once",
+        admin=True,
+        answers={200: json_of("Folders by key.", table(TEXTS))},
+    ),
+    Route(
+        "GET",
+        "/internal/files/{kind}",
+        files,
+        "once",
+        answers={200: json_of("Names.", TEXTS), 400: json_of("No such folder.", obj("error", error=TEXT))},
+    ),
 )

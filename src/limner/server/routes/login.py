@@ -6,6 +6,7 @@ from aiohttp.web import Request, Response
 
 from limner.server.auth import PAGE, PAGE_HEADERS, QUERY, set_cookie
 from limner.server.keys import KEYS, Route
+from limner.server.schemas import DONE, TEXT, Answer, Body, obj
 
 
 async def page(_: Request) -> Response:
@@ -22,7 +23,16 @@ async def login(request: Request) -> Response:
     return set_cookie(request, Response(status=303, headers={"Location": "/"}), secret.strip())
 
 
+FORM_PAGE = Answer("The form.", TEXT, "text/html")
+
 ROUTES = (
-    Route("GET", "/login", page, mount="once"),
-    Route("POST", "/login", login, mount="once"),
+    Route("GET", "/login", page, mount="once", answers={200: FORM_PAGE}),
+    Route(
+        "POST",
+        "/login",
+        login,
+        mount="once",
+        body=Body(obj("api_key", api_key=TEXT), "application/x-www-form-urlencoded"),
+        answers={303: DONE, 401: FORM_PAGE},
+    ),
 )

@@ -17,6 +17,7 @@ from aiohttp.web import HTTPNotFound, Request, Response
 from limner.errors import LimnerError
 from limner.server.keys import STORE, Route
 from limner.server.replies import json_reply
+from limner.server.schemas import MISSING, NUMBER, OBJECT, TEXT, TEXTS, WHOLE, array, bytes_of, json_of, obj
 from limner.store import ModelFolders, media
 from limner.store.paths import resolve_inside
 
@@ -131,12 +132,30 @@ async def metadata(request: Request) -> Response:
     return json_reply(found)
 
 
+NAMES = json_of("Names.", TEXTS)
+FOLDERS = array(obj("name folders", name=TEXT, folders=TEXTS))
+INFO = obj(
+    "name pathIndex modified created size", name=TEXT, pathIndex=WHOLE, modified=NUMBER, created=NUMBER, size=WHOLE
+)
+PREVIEW = "/experiment/models/preview/{folder}/{path_index}/{filename:.*}"
+
 ROUTES = (
-    Route("GET", "/models", names),
-    Route("GET", "/models/{folder}", files),
-    Route("GET", "/embeddings", embeddings),
-    Route("GET", "/view_metadata/{folder}", metadata),
-    Route("GET", "/experiment/models", folders_with_roots),
-    Route("GET", "/experiment/models/{folder}", file_infos),
-    Route("GET", "/experiment/models/preview/{folder}/{path_index}/{filename:.*}", preview),
+    Route("GET", "/models", names, answers={200: NAMES}),
+    Route("GET", "/models/{folder}", files, answers={200: NAMES, 404: MISSING}),
+    Route("GET", "/embeddings", embeddings, answers={200: NAMES}),
+    Route(
+        "GET",
+        "/view_metadata/{folder}",
+        metadata,
+        query={"filename": TEXT},
+        answers={200: json_of("The `__metadata__`.", OBJECT), 404: MISSING},
+    ),
+    Route("GET", "/experiment/models", folders_with_roots, answers={200: json_of("Folders.", FOLDERS)}),
+    Route(
+        "GET",
+        "/experiment/models/{folder}",
+        file_infos,
+        answers={200: json_of("Files.", array(INFO)), 404: MISSING},
+    ),
+    Route("GET", PREVIEW, preview, answers={200: bytes_of("A WEBP picture."), 404: MISSING}),
 )

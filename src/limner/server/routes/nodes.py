@@ -6,6 +6,7 @@ from aiohttp.web import Request, Response
 
 from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply
+from limner.server.schemas import OBJECT, array, json_of, table
 
 
 async def all_kinds(request: Request) -> Response:
@@ -23,8 +24,11 @@ async def replacements(_: Request) -> Response:
     return json_reply({})
 
 
+KINDS = json_of("Descriptions by kind; {} when it is unknown.", table(OBJECT))
+REPLACEMENTS = json_of("Replacements by old kind.", table(array(OBJECT)))
+
 ROUTES = (
-    Route("GET", "/object_info", all_kinds),
-    Route("GET", "/object_info/{kind}", one_kind),
-    Route("GET", "/node_replacements", replacements),
+    Route("GET", "/object_info", all_kinds, answers={200: KINDS}),
+    Route("GET", "/object_info/{kind}", one_kind, answers={200: KINDS}),
+    Route("GET", "/node_replacements", replacements, answers={200: REPLACEMENTS}),
 )

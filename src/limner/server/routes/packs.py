@@ -16,6 +16,7 @@ from aiohttp.web import HTTPNotFound, Request, Response, StreamResponse
 from limner.server.frontend import send_below
 from limner.server.keys import SETTINGS, STORE, Route
 from limner.server.replies import json_reply
+from limner.server.schemas import MISSING, OBJECT, TEXT, TEXTS, bytes_of, json_of, nullable, obj, table
 
 log = logging.getLogger(__name__)
 
@@ -130,10 +131,22 @@ def _subgraph(request: Request, wanted: str) -> dict[str, Any] | None:
     return None
 
 
+ABOUT = obj("source name info", source=TEXT, name=TEXT, info=obj("node_pack", node_pack=TEXT), data=TEXT)
+
 ROUTES = (
-    Route("GET", "/workflow_templates", templates),
-    Route("GET", "/workflow_templates/{pack}/{path:.*}", template),
-    Route("GET", "/i18n", translations),
-    Route("GET", "/global_subgraphs", subgraphs),
-    Route("GET", "/global_subgraphs/{id}", subgraph),
+    Route("GET", "/workflow_templates", templates, answers={200: json_of("Names by pack.", table(TEXTS))}),
+    Route(
+        "GET",
+        "/workflow_templates/{pack}/{path:.*}",
+        template,
+        answers={200: bytes_of("A workflow, or another file of that folder."), 404: MISSING},
+    ),
+    Route("GET", "/i18n", translations, answers={200: json_of("Translations by language.", table(OBJECT))}),
+    Route("GET", "/global_subgraphs", subgraphs, answers={200: json_of("Sub-graphs by id.", table(ABOUT))}),
+    Route(
+        "GET",
+        "/global_subgraphs/{id}",
+        subgraph,
+        answers={200: json_of("One with `data`, or null.", nullable(ABOUT))},
+    ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp.web import Request, WebSocketResponse
 
 from limner.server.keys import HUB, Route
+from limner.server.schemas import TEXT, Answer
 
 
 async def connect(request: Request) -> WebSocketResponse:
@@ -12,4 +13,15 @@ async def connect(request: Request) -> WebSocketResponse:
     return await request.app[HUB].serve(request)
 
 
-ROUTES = (Route("GET", "/ws", connect),)
+ROUTES = (
+    Route(
+        "GET",
+        "/ws",
+        connect,
+        query={"clientId": TEXT},
+        answers={
+            101: Answer("The socket is open."),
+            400: Answer("This is no handshake.", TEXT, "text/plain"),
+        },
+    ),
+)

@@ -17,6 +17,7 @@ from limner.server.features import features
 from limner.server.frontend import FrontEnd, installed_version
 from limner.server.keys import DEVICES, FRONT_END, SETTINGS, Route
 from limner.server.replies import json_reply
+from limner.server.schemas import SWITCH, TEXT, TEXTS, WHOLE, array, json_of, nullable, obj
 
 API_VERSION = "0.3.69"
 """The ComfyUI release whose API is spoken; clients compare it, so it is told in place of our own version."""
@@ -79,8 +80,36 @@ async def extensions(request: Request) -> Response:
     return json_reply(front_end.extensions())
 
 
+DEVICE = obj(
+    "name type index vram_total vram_free torch_vram_total torch_vram_free",
+    name=TEXT,
+    type=TEXT,
+    index=nullable(WHOLE),
+    vram_total=WHOLE,
+    vram_free=WHOLE,
+    torch_vram_total=WHOLE,
+    torch_vram_free=WHOLE,
+)
+SYSTEM = obj(
+    "os ram_total ram_free comfyui_version python_version pytorch_version embedded_python argv",
+    os=TEXT,
+    ram_total=WHOLE,
+    ram_free=WHOLE,
+    comfyui_version=TEXT,
+    limner_version=nullable(TEXT),
+    required_frontend_version=nullable(TEXT),
+    installed_templates_version=nullable(TEXT),
+    required_templates_version=nullable(TEXT),
+    python_version=TEXT,
+    pytorch_version=nullable(TEXT),
+    embedded_python=SWITCH,
+    argv=TEXTS,
+)
+STATS = obj("system devices", system=SYSTEM, devices=array(DEVICE))
+FEATURES = obj("supports_preview_metadata max_upload_size", supports_preview_metadata=SWITCH, max_upload_size=WHOLE)
+
 ROUTES = (
-    Route("GET", "/system_stats", stats),
-    Route("GET", "/features", tell_features),
-    Route("GET", "/extensions", extensions),
+    Route("GET", "/system_stats", stats, answers={200: json_of("The machine.", STATS)}),
+    Route("GET", "/features", tell_features, answers={200: json_of("What clients may rely on.", FEATURES)}),
+    Route("GET", "/extensions", extensions, answers={200: json_of("Addresses.", TEXTS)}),
 )

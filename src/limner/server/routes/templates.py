@@ -14,6 +14,7 @@ from aiohttp.web import HTTPNotFound, Request, Response, StreamResponse
 from limner.server.frontend import send_below
 from limner.server.keys import FRONT_END, Route
 from limner.server.replies import json_reply
+from limner.server.schemas import MISSING, OBJECT, array, bytes_of, json_of
 
 WORKFLOWS = Path(__file__).parents[2] / "assets" / "workflows"
 DRAWING = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240">
@@ -67,7 +68,15 @@ async def file(request: Request) -> StreamResponse:
     raise HTTPNotFound
 
 
+INDEX = json_of("Categories with their workflows.", array(OBJECT))
+
 ROUTES = (
-    Route("GET", "/templates/index.json", index, mount="once"),
-    Route("GET", "/templates/{path:.*}", file, mount="once"),
+    Route("GET", "/templates/index.json", index, mount="once", answers={200: INDEX}),
+    Route(
+        "GET",
+        "/templates/{path:.*}",
+        file,
+        mount="once",
+        answers={200: bytes_of("A workflow, a picture of one, or {}."), 404: MISSING},
+    ),
 )

@@ -12,6 +12,25 @@ from aiohttp.web import FileResponse, HTTPUnauthorized, Request, Response, Strea
 from limner.errors import BadInput, Forbidden, NotFound
 from limner.server.keys import STORE, Route, owner_of
 from limner.server.replies import file_type, flag, json_reply, read_json, read_object, text_reply
+from limner.server.schemas import (
+    ANY,
+    BYTES,
+    DONE,
+    NUMBER,
+    OBJECT,
+    SWITCH,
+    TEXT,
+    WHOLE,
+    Answer,
+    Body,
+    array,
+    bytes_of,
+    either,
+    json_of,
+    obj,
+    table,
+    words,
+)
 from limner.store import AlreadyThere, Users
 
 STYLE = "user.css"
@@ -171,18 +190,57 @@ async def _changed(request: Request, users: Users, user: str, change: Any) -> Re
     return json_reply(users.info(user, path) if flag(request, "full_info") else users.relative(user, path))
 
 
+WHO = either(
+    obj("storage migrated", storage=TEXT, migrated=SWITCH),
+    obj("storage users", storage=TEXT, users=table(TEXT)),
+)
+NO_USER = Answer("There is no such user.", TEXT, "text/plain")
+FILE_INFO = obj("path size modified created", path=TEXT, size=WHOLE, modified=NUMBER, created=NUMBER)
+LISTED = json_of("Names, lists of their parts (split), or what is known of each (full_info).", array(ANY))
+TREE = array(obj("name path type", name=TEXT, path=TEXT, type=words("file", "directory")))
+CHANGED = json_of("Its name, or with full_info what is known of it.", either(TEXT, FILE_INFO))
+THERE = Answer("There is such a file, and overwrite=false.", TEXT, "text/plain")
+SAID = Answer("What is wrong.", ANY, "*/*")
+OVERWRITE = {"overwrite": {**words("true", "false"), "default": "true"}, "full_info": SWITCH}
+LIST = {"dir": TEXT, "recurse": SWITCH, "full_info": SWITCH, "split": SWITCH}
+
 ROUTES = (
-    Route("GET", "/users", describe),
-    Route("POST", "/users", add),
-    Route("GET", "/settings", all_settings),
-    Route("POST", "/settings", merge_settings),
-    Route("GET", "/settings/{id}", one_setting),
-    Route("POST", "/settings/{id}", set_one),
-    Route("GET", "/user.css", style),
-    Route("GET", "/userdata", list_files),
-    Route("GET", "/v2/userdata", tree),
-    Route("GET", "/userdata/{file}", read),
-    Route("POST", "/userdata/{file}", write),
-    Route("DELETE", "/userdata/{file}", delete),
-    Route("POST", "/userdata/{file}/move/{target}", move),
+    Route("GET", "/users", describe, answers={200: json_of("Who there is.", WHO)}),
+    Route(
+        "POST",
+        "/users",
+        add,
+        body=Body(obj("username", username=TEXT)),
+        answers={200: json_of("The id.", TEXT), 400: json_of("It cannot be made.", obj("error", error=TEXT))},
+    ),
+    Route("GET", "/settings", all_settings, answers={200: json_of("Settings by id.", OBJECT), 401: NO_USER}),
+    Route("POST", "/settings", merge_settings, body=Body(OBJECT), answers={200: DONE, 401: NO_USER}),
+    Route("GET", "/settings/{id}", one_setting, answers={200: json_of("The value, or null.", ANY), 401: NO_USER}),
+    Route("POST", "/settings/{id}", set_one, body=Body(ANY), answers={200: DONE, 401: NO_USER}),
+    Route("GET", "/user.css", style, answers={200: bytes_of("The style sheet.")}),
+    Route("GET", "/userdata", list_files, query=LIST, answers={200: LISTED, 400: SAID, 403: SAID, 404: SAID}),
+    Route(
+        "GET",
+        "/v2/userdata",
+        tree,
+        query={"path": TEXT},
+        answers={200: json_of("Folders and files.", TREE), 400: SAID, 403: SAID, 404: SAID},
+    ),
+    Route("GET", "/userdata/{file}", read, answers={200: bytes_of("The file."), 404: SAID}),
+    Route(
+        "POST",
+        "/userdata/{file}",
+        write,
+        body=Body(BYTES, "application/octet-stream", required=False),
+        query=OVERWRITE,
+        answers={200: CHANGED, 409: THERE},
+    ),
+    Route("DELETE", "/userdata/{file}", delete, answers={204: DONE, 404: SAID}),
+    Route(
+        "POST",
+        "/userdata/{file}/move/{target}",
+        move,
+        query=OVERWRITE,
+        answers={200: CHANGED, 400: SAID, 404: SAID, 409: THERE},
+    ),
 )
