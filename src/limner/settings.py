@@ -152,6 +152,7 @@ class Settings:
     database_url: str | None = option(
         None, "SQLAlchemy URL of the queue and history; default: limner.db in the user folder."
     )
+    history_size: int = option(100_000, "Finished prompts that are kept; ComfyUI keeps 10,000.", least=1)
     database_synchronous: str = option(
         "normal", "SQLite durability: `full` survives a power cut, `normal` a crash.", choices=("normal", "full")
     )

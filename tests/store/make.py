@@ -24,6 +24,7 @@ class Options:
     multi_user: bool = False
     database_url: str | None = None
     database_synchronous: str = "normal"
+    history_size: int = 100_000
     default_hashing_function: str = "sha256"
 
 

@@ -28,14 +28,17 @@ from limner.engine.jobs import Jobs
 from limner.engine.queue import Job, Queue
 from limner.engine.registry import NodeRegistry
 from limner.engine.replay import Replay
+from limner.engine.stats import Stats
 from limner.engine.submit import Checked, Request, check_prompt, is_heavy, read_request, reject
 from limner.engine.worker import Executor, Worker
-from limner.errors import BadInput
+from limner.errors import BadInput, LimnerError
 from limner.graph import FileLookup, Run, Schema
 from limner.store import JobRecord
 
 log = logging.getLogger(__name__)
 
+LONGEST_PROBE = 2.0
+"""Seconds within which the database must write for the engine to be ready."""
 LONGEST_END = 10.0
 """Seconds that a running prompt is given to stop when the engine closes."""
 
@@ -85,6 +88,7 @@ class Engine:
         self._worker = Worker(self.queue, self.events, chosen, store.jobs, self._finished)
         self._counter = 0
         self._replay = Replay()
+        self.stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._texts: dict[str, tuple[Schema, str]] = {}
@@ -216,7 +220,7 @@ class Engine:
         if prompt_id not in self.queue:
             self._wake(prompt_id)
         await future
-        return self.history.get(prompt_id)
+        return await asyncio.to_thread(self.history.get, prompt_id)
 
     # While it runs
 
@@ -248,8 +252,18 @@ class Engine:
         for prompt_id in prompt_ids:
             self._gone(prompt_id)
 
-    def _finished(self, job: Job, _: Outcome) -> None:
+    async def ready(self) -> dict[str, bool]:
+        """What must be so for prompts to be taken and run, and whether it is."""
+        found = {"engine": self._loop is not None and self._worker.is_alive(), "database": True}
+        try:
+            await asyncio.wait_for(self.store.jobs.probe(), LONGEST_PROBE)
+        except (LimnerError, TimeoutError, asyncio.TimeoutError):
+            found["database"] = False
+        return found
+
+    def _finished(self, job: Job, outcome: Outcome) -> None:
         """Called after each prompt, in the thread that ended it."""
+        self.stats.ended(outcome.status, getattr(outcome, "explain", None), job.prompt)
         if self._waiters or job.client_id is None:
             self._gone(job.prompt_id)
 

@@ -47,10 +47,13 @@ class Jobs:
         ended = [status for status in FINISHED if status in statuses]
         if not live:
             return self._finished(ended, workflow_id, sort_by, descending, limit=limit, offset=offset, owner=owner)
-        most = None if limit is None else offset + limit
-        found, total = self._finished(ended, workflow_id, sort_by, descending, limit=most, offset=0, owner=owner)
+        # However the live jobs fall among the finished ones, those before `skipped` all come before the page.
+        skipped = max(0, offset - len(live))
+        most = None if limit is None else limit + len(live)
+        found, total = self._finished(ended, workflow_id, sort_by, descending, limit=most, offset=skipped, owner=owner)
         jobs = sorted([*live, *found], key=lambda job: sort_key(job, sort_by), reverse=descending)
-        return jobs[offset : None if limit is None else offset + limit], len(live) + total
+        start = offset - skipped
+        return jobs[start : None if limit is None else start + limit], len(live) + total
 
     def get(self, job_id: str, owner: str | None = None) -> dict[str, Any] | None:
         """One job with everything known of it, or None."""
@@ -63,6 +66,16 @@ class Jobs:
         # It may have ended between the two looks: it is in the history before it leaves the queue.
         record = self._store.find(job_id, owner)
         return None if record is None else _full(record)
+
+    def explain(self, job_id: str, owner: str | None = None) -> dict[str, Any] | None:
+        """Why each node of a job ran or was not needed, or None for an unknown job.
+
+        `nodes` is {} until the job has ended, and for jobs that ended before this was written down.
+        """
+        job = self.get(job_id, owner)
+        if job is None:
+            return None
+        return {"id": job_id, "status": job["status"], "nodes": self._store.explanation(job_id, owner) or {}}
 
     def cancel(self, job_id: str, owner: str | None = None) -> bool:
         """Interrupt the job if it runs, take it out if it waits. Returns whether it did either."""

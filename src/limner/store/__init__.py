@@ -60,6 +60,10 @@ class StoreSettings(Protocol):
         """An SQLAlchemy URL; by default `limner.db` in the user folder."""
 
     @property
+    def history_size(self) -> int:
+        """How many finished prompts are kept."""
+
+    @property
     def database_synchronous(self) -> str:
         """`normal` or `full`: whether an accepted prompt also survives power loss."""
 
@@ -97,7 +101,7 @@ class Store:
         url = "sqlite://"
         if owned:
             url = settings.database_url or f"sqlite:///{roots['user'] / 'limner.db'}"
-        jobs = JobStore.open(url, settings.database_synchronous)
+        jobs = JobStore.open(url, settings.database_synchronous, settings.history_size)
         if owned:
             files.wipe_temp()
         return cls(folders, files, Users(roots["user"], multi=settings.multi_user), jobs, owned)
