@@ -16,14 +16,14 @@ class StoreFiles:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lists: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+        self._lists: dict[tuple[str, ...], list[str]] = {}
 
     def choices(self, port: Port) -> Sequence[str]:
         """The names offered: files in order, then those that come without a file."""
         if port.folder is not None:
             return [*self._models(port.folder), *port.also]
         if port.file_in is not None:
-            return [*self._files(port.file_in, port.suffixes), *port.also]
+            return [*self._files(port), *port.also]
         return port.also
 
     def accepts(self, port: Port, value: Any) -> bool:
@@ -37,12 +37,13 @@ class StoreFiles:
         if port.file_in is None:
             return False
         try:
-            return self._store.files.annotated(value, port.file_in).is_file()
+            path = self._store.files.annotated(value, port.file_in)
+            return path.is_dir() if "/" in port.suffixes else path.is_file()
         except (LimnerError, OSError, ValueError):
             return False
 
     def _models(self, folder: str) -> list[str]:
-        key = ("models", folder, ())
+        key = ("models", folder)
         if key not in self._lists:
             try:
                 self._lists[key] = list(self._store.folders.list(folder))
@@ -50,10 +51,14 @@ class StoreFiles:
                 self._lists[key] = []
         return self._lists[key]
 
-    def _files(self, folder: str, suffixes: tuple[str, ...]) -> list[str]:
-        """Files at the top of a folder with these endings; pictures when none are given, all when one is ""."""
-        key = ("files", folder, suffixes)
+    def _files(self, port: Port) -> list[str]:
+        """Files with the endings of a port: pictures when it names none, all for the ending "", folders for "/"."""
+        folder, suffixes = port.file_in or "input", port.suffixes
+        key = ("files", folder, port.below, *suffixes)
         if key not in self._lists:
-            wanted = frozenset() if "" in suffixes else frozenset(suffixes) or IMAGES
-            self._lists[key] = self._store.files.list(folder, wanted)
+            files, wanted = self._store.files, frozenset() if "" in suffixes else frozenset(suffixes) or IMAGES
+            if "/" in suffixes:
+                self._lists[key] = files.folders(folder)
+            else:
+                self._lists[key] = files.below(folder, port.below, wanted) if port.below else files.list(folder, wanted)
         return self._lists[key]

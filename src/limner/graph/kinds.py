@@ -96,11 +96,15 @@ class Folder:
 
 @dataclass(frozen=True)
 class FileIn:
-    """A file of the input folder. `suffixes` limits the list (empty: pictures); any existing file is accepted."""
+    """A file of the input folder. `suffixes` limits the list (empty: pictures); any existing file is accepted.
+
+    below: a folder in it whose files are offered instead, in sub-folders too. Suffix "/": its folders, not files.
+    """
 
     folder: str = "input"
     upload: bool = False
     suffixes: tuple[str, ...] = ()
+    below: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 

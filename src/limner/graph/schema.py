@@ -30,7 +30,8 @@ class Port:
     kind: the wire's kind string (INT, IMAGE, COMBO for a choice, * for anything).
     options: as the wire has them, `default`, `min`, `tooltip` and so on; None when the reference sends none at all.
     choices: the values of a choice. folder: the model folder whose files are the choices; `also` come with them.
-    file_in: the directory whose files are the choices, and `suffixes` their endings.
+    file_in: the directory whose files are the choices, `suffixes` their endings ("/": its folders), `below` a folder in
+    it that is searched instead, with its sub-folders.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Port:
     also: tuple[str, ...] = ()
     file_in: str | None = None
     suffixes: tuple[str, ...] = ()
+    below: str = ""
     is_list: bool = False
     tooltip: str = ""
 
@@ -259,6 +261,7 @@ def _input_port(name: str, base: Any, marker: Any, parameter: inspect.Parameter,
             options={**options, **upload, **marker.extra},
             file_in=marker.folder,
             suffixes=marker.suffixes,
+            below=marker.below,
         )
     return Port(name, _WIDGET_KINDS[type(marker)], options={**options, **_widget_options(marker)})
 

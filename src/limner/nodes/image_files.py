@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -17,19 +16,17 @@ from PIL import ImageFile, ImageOps, ImageSequence
 from torch import Tensor
 
 from limner.errors import BadInput
-from limner.graph import Choice, FileIn, Hidden, Image, Mask, Run, Ui, node
-from limner.store.atomic import write_atomic
-from limner.store.media import encode_png, open_image, text_chunks
+from limner.graph import Choice, FileIn, Image, Int, Kind, Mask, Run, Ui, node
+from limner.nodes.saving import Extra, Prompt, carried, pixel_bytes, save_files, temp_prefix
+from limner.store.media import encode_png, open_image
 
 _log = logging.getLogger(__name__)
 
-Prompt = Annotated[dict[str, Any] | None, Hidden("PROMPT")]
-Extra = Annotated[dict[str, Any] | None, Hidden("EXTRA_PNGINFO")]
 Upload = Annotated[str, FileIn("input", upload=True)]
+Pixels = Annotated[int, Int(min=0, max=16384, step=1)]
 Channel = Annotated[str, Choice(("alpha", "red", "green", "blue"))]
 SAVED, PREVIEWED = 4, 1
 """PNG compression of results and of previews."""
-_LETTERS = "abcdefghijklmnopqrstupvxyz"
 _TOLERANT = threading.Lock()
 
 
@@ -74,6 +71,53 @@ def load_mask(run: Run, image: Upload, channel: Channel) -> Mask:
 @load_mask.changes_when
 def _mask_digest(run: Run, image: str, channel: str) -> str:
     return _image_digest(run, image) + channel
+
+
+OUTPUTS = {
+    "image_upload": True,
+    "image_folder": "output",
+    "remote": {"route": "/internal/files/output", "refresh_button": True, "control_after_refresh": "first"},
+}
+"""The list of results is asked for when it is opened."""
+
+
+@node("LoadImageOutput", category="image", title="Load Image (from Outputs)", experimental=True)
+def load_output(run: Run, image: Annotated[str, Kind("COMBO", OUTPUTS)]) -> Loaded:
+    """A picture of the output folder, as Load Image has it.
+
+    image: the file, such as `fox.png [output]`.
+    """
+    return load_image(run, image)
+
+
+@load_output.changes_when
+def _output_digest(run: Run, image: str) -> str:
+    return _image_digest(run, image)
+
+
+@node("WebcamCapture", category="image", title="Webcam Capture", python_module="comfy_extras.nodes_webcam")
+def webcam(
+    run: Run,
+    image: Annotated[str, Kind("WEBCAM")],
+    width: Pixels = 0,  # noqa: ARG001
+    height: Pixels = 0,  # noqa: ARG001
+    capture_on_queue: bool = True,  # noqa: ARG001 - the browser's
+) -> Image:
+    """What the browser's camera saw.
+
+    image: the file that the browser sent.
+    """
+    return load_image(run, image).IMAGE
+
+
+@webcam.changes_when
+def _webcam_digest(run: Run, image: str, width: int, height: int, capture_on_queue: bool) -> str:  # noqa: ARG001
+    return _image_digest(run, image)
+
+
+def read_picture(path: Path) -> Tensor:
+    """The first frame of a file, (1, H, W, 3)."""
+    return _as_tensors(_read(path)[0])[0]
 
 
 def _read(path: Path) -> list[Picture.Image]:
@@ -142,13 +186,13 @@ def save_image(
     images: the pictures.
     filename_prefix: folders and the start of the name; may hold %width%, %height%, %year% and so on, %batch_num%.
     """
-    return _save(run, images, "output", filename_prefix, compress=SAVED, carried=(prompt, extra_pnginfo))
+    return _save(run, images, "output", filename_prefix, compress=SAVED, texts=carried(run, prompt, extra_pnginfo))
 
 
 @node("PreviewImage", category="image", title="Preview Image", output_node=True)
 def preview_image(run: Run, images: Image, prompt: Prompt = None, extra_pnginfo: Extra = None) -> Ui:
     """Pictures shown but not kept: they go to the temp folder."""
-    return _save(run, images, "temp", _temp_prefix(), compress=PREVIEWED, carried=(prompt, extra_pnginfo))
+    return _save(run, images, "temp", temp_prefix(), compress=PREVIEWED, texts=carried(run, prompt, extra_pnginfo))
 
 
 @node(
@@ -161,22 +205,11 @@ def preview_image(run: Run, images: Image, prompt: Prompt = None, extra_pnginfo:
 def preview_mask(run: Run, mask: Mask, prompt: Prompt = None, extra_pnginfo: Extra = None) -> Ui:
     """A mask shown as a grey picture but not kept."""
     grey = mask.reshape(-1, *mask.shape[-2:], 1).expand(-1, -1, -1, 3)
-    return _save(run, grey, "temp", _temp_prefix(), compress=SAVED, carried=(prompt, extra_pnginfo))
+    return _save(run, grey, "temp", temp_prefix(), compress=SAVED, texts=carried(run, prompt, extra_pnginfo))
 
 
-def _temp_prefix() -> str:
-    return "ComfyUI_temp_" + "".join(random.choices(_LETTERS, k=5))
-
-
-def _save(run: Run, images: Tensor, kind: str, prefix: str, *, compress: int, carried: tuple[Any, Any]) -> Ui:
-    """carried: the prompt and what else is written into the files."""
-    texts = {} if run.settings.disable_metadata else text_chunks(*carried)
+def _save(run: Run, images: Tensor, kind: str, prefix: str, *, compress: int, texts: dict[str, str]) -> Ui:
+    """texts: what is written into the files."""
     height, width = images.shape[1:3]
-    target = run.store.files.next_name(kind, prefix, "png", width=width, height=height)
-    shown = []
-    for index, image in enumerate(images):
-        run.check()
-        pixels = (255.0 * image.cpu().numpy()).clip(0, 255).astype(np.uint8)
-        write_atomic(target.path(index), encode_png(pixels, texts, compress))
-        shown.append({"filename": target.name(index), "subfolder": target.subfolder, "type": kind})
-    return Ui({"images": shown})
+    files = (encode_png(pixel_bytes(image), texts, compress) for image in images)
+    return Ui({"images": save_files(run, kind, prefix, "png", files, (width, height))})

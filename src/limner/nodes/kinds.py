@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from limner.sampling.guiders import CFGGuider as AnyGuider
     from limner.sampling.latent_operations import Operation as AnyOperation
     from limner.sampling.sampler import Sampler as AnySampler
+    from limner.store.video import AudioInput as AnyAudio
     from limner.store.video import VideoInput as AnyVideo
 
     AnyNoise = EmptyNoise | RandomNoise
 else:
     # annotations are read at run time, and schemas need no network code
-    AnyVAE = AnyCLIP = AnyModel = AnyVideo = AnyVoxel = AnyMesh = AnyNoise = AnyGuider = AnySampler = AnyOperation = Any
+    AnyVAE = AnyCLIP = AnyModel = AnyAudio = AnyVideo = AnyVoxel = AnyMesh = AnyNoise = AnyGuider = AnySampler = (
+        AnyOperation
+    ) = Any
 
 MODEL = Annotated[AnyModel, Kind("MODEL")]
 """A diffusion model."""
@@ -38,7 +41,7 @@ SAMPLER = Annotated[AnySampler, Kind("SAMPLER")]
 LATENT_OPERATION = Annotated[AnyOperation, Kind("LATENT_OPERATION")]
 """A function of latents."""
 
-AUDIO = Annotated[dict[str, Any], Kind("AUDIO")]
+AUDIO = Annotated[AnyAudio, Kind("AUDIO")]
 """Sound: `{"waveform": (batch, channels, samples) float32 in -1..1, "sample_rate": Hz}`."""
 VIDEO = Annotated[AnyVideo, Kind("VIDEO")]
 """A video, in a file or of pictures and sound."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 
-from limner.graph import FileIn, Hidden, Latent, Run, Ui, node
+from limner.graph import FileIn, Latent, Run, Ui, node
+from limner.nodes.saving import Extra, Prompt
 from limner.weights import CheckpointHeader, save
 
-Prompt = Annotated[dict[str, Any] | None, Hidden("PROMPT")]
-Extra = Annotated[dict[str, Any] | None, Hidden("EXTRA_PNGINFO")]
 MARKER = "latent_format_version_0"
 """An empty tensor in files whose latents are as nodes pass them; older ones hold them as the model of SD1 sees them."""
 OLD_SCALE = 1.0 / 0.18215

@@ -30,6 +30,14 @@ IMAGES = frozenset(
     )
 )
 """Extensions of pictures that Pillow reads."""
+SOUNDS = frozenset((".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"))
+"""Extensions of sound that FFmpeg reads."""
+VIDEOS = frozenset(
+    (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
+)
+"""Extensions of videos that FFmpeg reads."""
+MESHES = frozenset((".fbx", ".glb", ".gltf", ".obj", ".stl"))
+"""Extensions of 3-D models that the front end shows."""
 
 _ANNOTATED = re.compile(r"(?P<name>.*?) ?\[(?P<kind>input|output|temp)\]", re.DOTALL)
 _BATCH = "%batch_num%"
@@ -109,6 +117,23 @@ class Files:
         """Files at the top of a folder, the latest changed first."""
         folder = self.root(kind)
         return sorted(self.list(kind), key=lambda name: (folder / name).stat().st_mtime_ns, reverse=True)
+
+    def below(self, kind: str, folder: str, extensions: frozenset[str]) -> list[str]:
+        """Files anywhere below a folder of a kind, as paths from the kind's own folder; of these extensions, sorted."""
+        root, names = self.root(kind), []
+        for path, folders, files in os.walk(self.resolve(kind, folder, "")):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            found = [name for name in files if not name.startswith(".") and _extension(name) in extensions]
+            names += [(Path(path) / name).relative_to(root).as_posix() for name in found]
+        return sorted(names)
+
+    def folders(self, kind: str) -> list[str]:
+        """Folders at the top of a kind, sorted. Hidden ones are passed over."""
+        try:
+            with os.scandir(self.root(kind)) as entries:
+                return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        except FileNotFoundError:
+            return []
 
     def list(self, kind: str, extensions: frozenset[str] = frozenset()) -> list[str]:
         """Files at the top of a folder, sorted; of these extensions, or all. Hidden files are passed over."""

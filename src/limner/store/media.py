@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,6 +76,79 @@ def encode_png(pixels: np.ndarray[Any, Any], texts: Mapping[str, str] | None = N
             why="It must be (height, width), or that with 1, 3 or 4 channels, of uint8.",
         )
     return _png(Image.fromarray(pixels), texts, compress_level)
+
+
+def encode_animated_png(
+    frames: Sequence[np.ndarray[Any, Any]],
+    duration: int,
+    texts: Mapping[str, str] | None = None,
+    compress_level: int = 4,
+) -> bytes:
+    """Animated PNG of arrays (H, W, 3 or 4) uint8; the texts are `comf` chunks (key, NUL, text) after the first data.
+
+    duration: milliseconds a frame.
+    """
+    from PIL import Image  # noqa: PLC0415
+    from PIL.PngImagePlugin import PngInfo  # noqa: PLC0415
+
+    info = PngInfo()
+    for key, text in (texts or {}).items():
+        # the length of a chunk is known to its reader, so that nothing but the key's end needs a mark
+        name = key.replace("\0", "").encode("latin-1", "ignore")
+        info.add(b"comf", name + b"\0" + text.encode("latin-1", "replace"), after_idat=True)
+    first, *rest = (Image.fromarray(frame) for frame in frames)
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        "PNG",
+        pnginfo=info,
+        compress_level=compress_level,
+        save_all=True,
+        duration=duration,
+        append_images=rest,
+    )
+    return buffer.getvalue()
+
+
+PROMPT_TAG, FIRST_EXTRA_TAG = 0x0110, 0x010F
+"""The EXIF fields (Model; Make and downwards) in which a WebP carries its texts, each as `key:text`."""
+
+
+def encode_animated_webp(
+    frames: Sequence[np.ndarray[Any, Any]],
+    duration: int,
+    texts: Mapping[str, str] | None = None,
+    *,
+    lossless: bool = True,
+    quality: int = 80,
+    method: int = 4,
+) -> bytes:
+    """WebP of arrays (H, W, 3 or 4) uint8, animated when there are several; the texts are EXIF fields `key:text`.
+
+    duration: milliseconds a frame. quality: 0..100, of lossless files the effort. method: 0 is fastest, 6 smallest.
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    exif = Image.Exif()
+    tag = FIRST_EXTRA_TAG
+    for key, text in (texts or {}).items():
+        place = PROMPT_TAG if key == "prompt" else tag
+        tag -= key != "prompt"
+        exif[place] = f"{key}:{text}"
+    first, *rest = (Image.fromarray(frame) for frame in frames)
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        "WEBP",
+        save_all=True,
+        duration=duration,
+        append_images=rest,
+        exif=exif,
+        lossless=lossless,
+        quality=quality,
+        method=method,
+    )
+    return buffer.getvalue()
 
 
 def read_texts(source: Source) -> dict[str, str]:
