@@ -6,6 +6,21 @@ from aiohttp.web import Request, Response
 
 from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply, read_object, text_list, whole_number
+from limner.server.schemas import (
+    ANY,
+    BAD,
+    DONE,
+    OBJECT,
+    SWITCH,
+    TEXTS,
+    WHOLE,
+    Body,
+    array,
+    json_of,
+    nullable,
+    obj,
+    table,
+)
 
 
 async def show(request: Request) -> Response:
@@ -35,8 +50,12 @@ async def change(request: Request) -> Response:
     return Response()
 
 
+ENTRY = obj("prompt outputs status meta", prompt=array(ANY), outputs=OBJECT, status=nullable(OBJECT), meta=OBJECT)
+ENTRIES = json_of("Entries by prompt id.", table(ENTRY))
+CHANGE = obj(clear=SWITCH, delete=TEXTS)
+
 ROUTES = (
-    Route("GET", "/history", show),
-    Route("GET", "/history/{prompt_id}", one),
-    Route("POST", "/history", change),
+    Route("GET", "/history", show, query={"max_items": WHOLE, "offset": WHOLE}, answers={200: ENTRIES, 400: BAD}),
+    Route("GET", "/history/{prompt_id}", one, answers={200: ENTRIES}),
+    Route("POST", "/history", change, body=Body(CHANGE), answers={200: DONE}),
 )

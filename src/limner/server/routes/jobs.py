@@ -9,6 +9,21 @@ from aiohttp.web import Request, Response
 from limner.errors import BadInput
 from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply, read_json
+from limner.server.schemas import (
+    ANY,
+    NUMBER,
+    OBJECT,
+    SWITCH,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    Body,
+    array,
+    json_of,
+    nullable,
+    obj,
+    words,
+)
 
 STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
 SORTS = ("created_at", "execution_duration")
@@ -89,9 +104,46 @@ def is_uuid(text: object) -> bool:
         return False
 
 
+JOB = obj(
+    "id status priority create_time outputs_count",
+    id=TEXT,
+    status=words(*STATUSES),
+    priority=NUMBER,
+    create_time=WHOLE,
+    execution_start_time=WHOLE,
+    execution_end_time=WHOLE,
+    execution_error=OBJECT,
+    outputs_count=WHOLE,
+    preview_output=OBJECT,
+    workflow_id=TEXT,
+)
+PAGE = obj("offset limit total has_more", offset=WHOLE, limit=nullable(WHOLE), total=WHOLE, has_more=SWITCH)
+LIST = {
+    "status": {**TEXT, "description": f"Some of {', '.join(STATUSES)}, separated by commas; all without it."},
+    "workflow_id": TEXT,
+    "sort_by": {**words(*SORTS), "default": SORTS[0]},
+    "sort_order": {**words("desc", "asc"), "default": "desc"},
+    "limit": {**WHOLE, "minimum": 1},
+    "offset": {**WHOLE, "default": 0},
+}
+CANCELLED = json_of("Whether anything was still open.", obj("cancelled", cancelled=SWITCH))
+WRONG = json_of("What is wrong.", obj("error", error=TEXT, invalid_ids=array(ANY)))
+
 ROUTES = (
-    Route("GET", "/jobs", show),
-    Route("POST", "/jobs/cancel", cancel_many),
-    Route("GET", "/jobs/{job_id}", one),
-    Route("POST", "/jobs/{job_id}/cancel", cancel),
+    Route(
+        "GET",
+        "/jobs",
+        show,
+        query=LIST,
+        answers={200: json_of("A page.", obj("jobs pagination", jobs=array(JOB), pagination=PAGE)), 400: WRONG},
+    ),
+    Route(
+        "POST",
+        "/jobs/cancel",
+        cancel_many,
+        body=Body(obj("job_ids", job_ids=TEXTS)),
+        answers={200: CANCELLED, 400: WRONG},
+    ),
+    Route("GET", "/jobs/{job_id}", one, answers={200: json_of("The job.", JOB), 404: WRONG}),
+    Route("POST", "/jobs/{job_id}/cancel", cancel, answers={200: CANCELLED}),
 )

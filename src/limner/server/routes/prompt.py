@@ -8,6 +8,21 @@ from limner.engine import PromptRejected
 from limner.errors import BadInput
 from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply, parse_json, read_object
+from limner.server.schemas import (
+    ANY,
+    DONE,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    Body,
+    array,
+    json_of,
+    nullable,
+    obj,
+    table,
+)
 
 
 async def remaining(request: Request) -> Response:
@@ -58,9 +73,33 @@ async def free(request: Request) -> Response:
     return Response()
 
 
+REMAINING = obj("exec_info", exec_info=obj("queue_remaining", queue_remaining=WHOLE), status=OBJECT)
+NODE_ERRORS = table(
+    obj("errors dependent_outputs class_type", errors=array(OBJECT), dependent_outputs=TEXTS, class_type=TEXT)
+)
+ERROR = obj("type message details extra_info", type=TEXT, message=TEXT, details=TEXT, extra_info=OBJECT)
+ACCEPTED = obj("prompt_id number node_errors", prompt_id=TEXT, number=NUMBER, node_errors=NODE_ERRORS)
+REJECTED = obj("error node_errors", error=ERROR, node_errors=NODE_ERRORS)
+PROMPT = obj(
+    "prompt",
+    prompt={**OBJECT, "description": "Node id → class_type and inputs; or a workflow as the front end saves it."},
+    prompt_id=ANY,
+    number={"type": ["number", "string", "null"], "description": "The place in the queue, lower first."},
+    front=ANY,
+    partial_execution_targets=nullable(array(ANY)),
+    extra_data=nullable(OBJECT),
+    client_id=ANY,
+)
+
 ROUTES = (
-    Route("GET", "/prompt", remaining),
-    Route("POST", "/prompt", submit),
-    Route("POST", "/interrupt", interrupt),
-    Route("POST", "/free", free),
+    Route("GET", "/prompt", remaining, answers={200: json_of("How many wait or run.", REMAINING)}),
+    Route(
+        "POST",
+        "/prompt",
+        submit,
+        body=Body(PROMPT),
+        answers={200: json_of("It is in the queue.", ACCEPTED), 400: json_of("It is not run.", REJECTED)},
+    ),
+    Route("POST", "/interrupt", interrupt, body=Body(obj(prompt_id=ANY), required=False), answers={200: DONE}),
+    Route("POST", "/free", free, body=Body(obj(unload_models=ANY, free_memory=ANY)), answers={200: DONE}),
 )

@@ -6,6 +6,7 @@ from aiohttp.web import Request, Response
 
 from limner.server.keys import ENGINE, Route, owner_of
 from limner.server.replies import json_reply, read_object, text_list
+from limner.server.schemas import ANY, DONE, SWITCH, TEXTS, Body, array, json_of, obj
 
 
 async def show(request: Request) -> Response:
@@ -26,7 +27,12 @@ async def change(request: Request) -> Response:
     return Response()
 
 
+ITEM = array(ANY)
+"""`[number, prompt_id, prompt, extra_data, outputs_to_execute]`."""
+QUEUE = obj("queue_running queue_pending", queue_running=array(ITEM), queue_pending=array(ITEM))
+CHANGE = obj(clear=SWITCH, delete=TEXTS)
+
 ROUTES = (
-    Route("GET", "/queue", show),
-    Route("POST", "/queue", change),
+    Route("GET", "/queue", show, answers={200: json_of("What runs and what waits, next first.", QUEUE)}),
+    Route("POST", "/queue", change, body=Body(CHANGE), answers={200: DONE}),
 )
