@@ -29,6 +29,7 @@ from limner.sampling import (
     steps_sigmas,
 )
 from limner.sampling import guidance as hooks
+from limner.sampling.guidance_variants import tangential_damping
 from limner.sampling.prepare import prepare_mask
 from limner.sampling.resize import common_upscale
 from tests.golden.case import Case, Check, difference, unsupported
@@ -412,6 +413,7 @@ COMBINATIONS: dict[str, Callable[[Combination], Tensor]] = {
     "apg": lambda c: c(cfg=5.0, sampler_pre_cfg_function=[hooks.AdaptiveProjection(1.0, 5.0, 0.0)]),
     "cfg_zero_star": lambda c: c(cfg=4.0, sampler_post_cfg_function=[hooks.cfg_zero_star()]),
     "cfg_norm": lambda c: c(cfg=4.0, sampler_post_cfg_function=[hooks.cfg_norm(0.8)]),
+    "tcfg": lambda c: c(cfg=4.0, sampler_pre_cfg_function=[tangential_damping()]),
     "mahiro": lambda c: c(cfg=4.0, sampler_post_cfg_function=[hooks.mahiro()]),
 }
 
