@@ -80,8 +80,9 @@ class NodeInfoV1:
 
     def as_dict(self) -> dict[str, Any]:
         """The entry itself."""
-        entry = asdict(self)
-        return entry | entry.pop("later")
+        entry: dict[str, Any] = asdict(self)
+        later: dict[str, Any] = entry.pop("later")
+        return entry | later
 
 
 @dataclass
