@@ -14,8 +14,9 @@ ROOT = HERE.parents[1]
 LINE = re.compile(r"^- (?P<rule>[^:`]+?): `?(?P<test>tests/[^`\s]+)`?(?P<more>(?:,? `?tests/[^`\s]+`?)*)")
 HEAD = """# The contract, rule by rule
 
-Which test holds which rule of ComfyUI's behaviour. The rules are in `rules.txt`; every area keeps its part of the map
-in `map/AREA.md` as lines `- RULE: tests/…/test_x.py::test_name`; routes are rules named `METHOD /path STATUS`.
+Which test holds which rule of ComfyUI's behaviour. The rules are in `rules.txt`, the routes in `routes.txt`; every
+area keeps its part of the map in `map/AREA.md` as lines `- RULE: tests/…/test_x.py::test_name`; a route's rules are
+named `METHOD /path STATUS`, a message's `message NAME`.
 `python -m tests.contract.index` writes this file; `test_index.py` fails while a rule has no test, or a test is not there.
 """
 
@@ -30,9 +31,19 @@ class Held:
 
 
 def rules() -> dict[str, str]:
-    """Every rule of `rules.txt` with its fact."""
-    lines = (HERE / "rules.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("  ", 1) for line in lines if line.strip() and not line.startswith("#"))
+    """Every rule of `rules.txt` with its fact, and every status of every route of `routes.txt`."""
+    found = dict(line.split("  ", 1) for line in _lines("rules.txt"))
+    for line in _lines("routes.txt"):
+        words = line.split()
+        statuses = [word for word in words if word.isdecimal()]
+        name = " ".join(word for word in words if not word.isdecimal())
+        found |= {f"{name} {status}".strip(): "" for status in statuses or [""]}
+    return found
+
+
+def _lines(file: str) -> list[str]:
+    lines = (HERE / file).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def held() -> Iterator[Held]:
@@ -76,7 +87,9 @@ def readme() -> str:
             tests.append(one.test)
     known = rules()
     lines = [HEAD, "| rule | fact | held by |", "|---|---|---|"]
-    lines += [f"| {rule} | {fact} | {_cell(by_rule.get(rule, []))} |" for rule, fact in known.items()]
+    lines += [f"| {rule} | {fact} | {_cell(by_rule.get(rule, []))} |" for rule, fact in known.items() if fact]
+    lines += ["", "| route and status, or message | held by |", "|---|---|"]
+    lines += [f"| {rule} | {_cell(by_rule.get(rule, []))} |" for rule, fact in known.items() if not fact]
     lines += ["", "| beyond the numbered rules | held by |", "|---|---|"]
     lines += [f"| {rule} | {_cell(tests)} |" for rule, tests in sorted(by_rule.items()) if rule not in known]
     return "\n".join(lines) + "\n"
