@@ -140,7 +140,8 @@ def test_a_patch_outside_the_seams_is_kept_and_told_once(finder, home, caplog):
     assert home.VALUE == 1
     told = [record for record in caplog.messages if "oldlib.VALUE" in record]
     assert len(told) == 1
-    assert told[0].startswith(f"{__file__}:") and "Limner itself does not use that name." in told[0]
+    assert told[0].startswith(f"{__file__}:")
+    assert "Limner itself does not use that name." in told[0]
 
 
 def test_a_new_name_is_kept_without_a_word(finder, caplog):

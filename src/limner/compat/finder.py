@@ -60,7 +60,7 @@ class VirtualModule(ModuleType):
             return self._public()
         if name == "__file__":
             return str(self._finder.file_of(self.__name__))
-        if name.startswith("__") and name.endswith("__"):
+        if name.startswith("__") and name.endswith("__") and name not in self._table.names:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         value = self._look_up(name)
         if value is not _MISSING:
@@ -68,7 +68,7 @@ class VirtualModule(ModuleType):
         child = f"{self.__name__}.{name}"
         if self._finder.knows(child):
             return import_module(child)
-        raise AttributeError(self._why_missing(name), name=name, obj=self)
+        raise AttributeError(self.why_missing(name), name=name, obj=self)
 
     def _look_up(self, name: str) -> Any:
         table = self._table
@@ -82,7 +82,8 @@ class VirtualModule(ModuleType):
             raise AttributeError(f"{self.__name__}.{name} cannot be used: {error}", name=name, obj=self) from error
         return getattr(home, place[1], _MISSING) if place[1] else home
 
-    def _why_missing(self, name: str) -> str:
+    def why_missing(self, name: str) -> str:
+        """What to say of a name that is not there."""
         full = f"{self.__name__}.{name}"
         if name in self._table.absent:
             return f"{full}: {self._table.absent[name]}"

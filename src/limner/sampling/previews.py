@@ -50,6 +50,14 @@ def make_previewer(
     return lambda latent: to_picture(latent_to_rgb(latent, factors, bias, bool(entry["reshape"])))
 
 
+def preview_factors(latent_format: LatentFormat) -> tuple[list[list[float]], list[float] | None, bool] | None:
+    """Factors (channels, 3), bias and whether channels are cells, for the linear preview; None where there is none."""
+    entry = _factors().get(latent_format.preview or "")
+    if entry is None or latent_format.dims == 1:
+        return None
+    return entry["factors"], entry["bias"], bool(entry["reshape"])
+
+
 def latent_to_rgb(latent: Tensor, factors: Tensor, bias: Tensor, reshape: bool = False) -> Tensor:
     """(3, h, w) in -1..1 from the first latent of (B, C, [T,] h, w): rgb = factorsᵀ · channels + bias."""
     first = _first(latent)[0].float().cpu()
