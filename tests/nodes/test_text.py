@@ -1,8 +1,16 @@
+import threading
+import time
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
-from limner.errors import BadInput
+from limner.errors import BadInput, Interrupted, LimnerError
 from limner.nodes import primitive, text
+from limner.nodes.patterns import ask
 from limner.nodes.preview_any import preview_any
+
+RUN = SimpleNamespace(check=lambda: None)
 
 
 def test_concatenation_puts_the_delimiter_even_beside_an_empty_text():
@@ -47,10 +55,10 @@ def test_contains_and_compare_can_ignore_case():
 
 
 def test_a_pattern_is_found_anywhere_and_a_bad_one_never():
-    assert text.regex_match("a Fox", "fox") == (True,)
-    assert text.regex_match("a fox", "^fox") == (False,)
-    assert text.regex_match("a\nfox", "^fox", multiline=True) == (True,)
-    assert text.regex_match("a fox", "(") == (False,)
+    assert text.regex_match(RUN, "a Fox", "fox") == (True,)
+    assert text.regex_match(RUN, "a fox", "^fox") == (False,)
+    assert text.regex_match(RUN, "a\nfox", "^fox", multiline=True) == (True,)
+    assert text.regex_match(RUN, "a fox", "(") == (False,)
 
 
 @pytest.mark.parametrize(
@@ -70,22 +78,83 @@ def test_a_pattern_is_found_anywhere_and_a_bad_one_never():
     ],
 )
 def test_extraction_follows_its_mode(pattern, mode, index, expected):
-    assert text.regex_extract("12 a 34", pattern, mode, group_index=index) == expected
+    assert text.regex_extract(RUN, "12 a 34", pattern, mode, group_index=index) == expected
 
 
 def test_extracting_all_of_a_group_that_is_missing_is_refused():
     with pytest.raises(BadInput, match="group 2"):
-        text.regex_extract("12", r"(\d)(x)?", "All Groups", group_index=2)
+        text.regex_extract(RUN, "12", r"(\d)(x)?", "All Groups", group_index=2)
 
 
 def test_regex_replacement_knows_groups_and_counts():
-    assert text.regex_replace("a1 b2 c3", r"(\w)(\d)", r"\2\1", count=2) == "1a 2b c3"
+    assert text.regex_replace(RUN, "a1 b2 c3", r"(\w)(\d)", r"\2\1", count=2) == "1a 2b c3"
 
 
 @pytest.mark.parametrize(("pattern", "replacement"), [("(", ""), ("a", r"\3")])
 def test_a_bad_pattern_or_group_in_a_replacement_is_refused(pattern, replacement):
     with pytest.raises(BadInput, match="Regex Replace"):
-        text.regex_replace("a", pattern, replacement)
+        text.regex_replace(RUN, "a", pattern, replacement)
+
+
+def test_odd_characters_go_there_and_back():
+    odd = "a\ud800\u2028\n\r\0😀"
+    assert text.regex_replace(RUN, odd, "a", "b") == odd.replace("a", "b")
+
+
+def test_a_long_text_is_searched_whole():
+    long = "x" * 3_000_000 + "fox"
+    assert text.regex_replace(RUN, long, "fox$", "") == long[:-3]
+    assert text.regex_match(RUN, long, "^x+fox$") == (True,)
+
+
+RUNAWAY = ("a" * 40 + "!", "(a+)+$")
+
+
+def test_a_runaway_pattern_holds_nobody_else_and_ends_when_interrupted():
+    stop, ticks, raised = threading.Event(), [], []
+
+    def check():
+        if stop.is_set():
+            raise Interrupted
+
+    def run_away():
+        try:
+            ask(check, "match", *RUNAWAY, 0)
+        except Interrupted as error:
+            raised.append(error)
+
+    before = helpers()
+    thread = threading.Thread(target=run_away)
+    thread.start()
+    started = time.monotonic()
+    while len(ticks) < 50:  # this thread keeps its turns
+        ticks.append(sum(range(1000)))
+    assert text.regex_match(RUN, "a fox", "fox") == (True,)  # and so do other patterns
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert raised
+    assert time.monotonic() - started < 10
+    assert len(helpers() - before) <= 1, "the process of the runaway pattern is gone"
+
+
+def helpers():
+    return {child.pid for child in psutil.Process().children() if "_pattern_child" in " ".join(child.cmdline())}
+
+
+def test_a_helper_that_died_is_replaced_and_one_that_dies_at_work_is_told():
+    assert text.regex_match(RUN, "a", "a") == (True,)
+    for pid in helpers():
+        psutil.Process(pid).kill()
+    psutil.wait_procs([psutil.Process(pid) for pid in helpers()], 5)
+    assert text.regex_match(RUN, "a", "a") == (True,)
+
+    def killing():
+        for pid in helpers():
+            psutil.Process(pid).kill()
+
+    with pytest.raises(LimnerError, match="ended"):
+        ask(killing, "match", *RUNAWAY, 0)
 
 
 def test_primitives_give_what_they_get():

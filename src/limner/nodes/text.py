@@ -7,7 +7,8 @@ from functools import partial
 from typing import Annotated, NamedTuple
 
 from limner.errors import BadInput
-from limner.graph import Bool, Choice, Int, Optional, Text, node
+from limner.graph import Bool, Choice, Int, Optional, Run, Text, node
+from limner.nodes.patterns import PatternFailed, ask
 
 Line = Annotated[str, Text(multiline=False)]
 Lines = Annotated[str, Text(multiline=True)]
@@ -131,12 +132,17 @@ def compare(string_a: Lines, string_b: Lines, mode: Comparison, case_sensitive: 
 
 
 def _flags(case_insensitive: bool, multiline: bool, dotall: bool) -> int:
-    return re.IGNORECASE * case_insensitive | re.MULTILINE * multiline | re.DOTALL * dotall
+    return int(re.IGNORECASE * case_insensitive | re.MULTILINE * multiline | re.DOTALL * dotall)
 
 
 @text_node("RegexMatch", title="Regex Match")
 def regex_match(
-    string: Lines, regex_pattern: Lines, case_insensitive: bool = True, multiline: bool = False, dotall: bool = False
+    run: Run,
+    string: Lines,
+    regex_pattern: Lines,
+    case_insensitive: bool = True,
+    multiline: bool = False,
+    dotall: bool = False,
 ) -> Matched:
     """Whether a pattern is found anywhere in the text; a pattern that is no pattern is never found.
 
@@ -146,14 +152,13 @@ def regex_match(
     multiline: let ^ and $ match at every line.
     dotall: let . match the end of a line too.
     """
-    try:
-        return Matched(re.search(regex_pattern, string, _flags(case_insensitive, multiline, dotall)) is not None)
-    except re.error:
-        return Matched(False)
+    flags = _flags(case_insensitive, multiline, dotall)
+    return Matched(ask(run.check, "match", string, regex_pattern, flags))
 
 
 @text_node("RegexExtract", title="Regex Extract")
 def regex_extract(
+    run: Run,
     string: Lines,
     regex_pattern: Lines,
     mode: Extraction,
@@ -174,29 +179,21 @@ def regex_extract(
     dotall: let . match the end of a line too.
     group_index: which group; 0 is the whole match.
     """
+    flags = _flags(case_insensitive, multiline, dotall)
     try:
-        pattern = re.compile(regex_pattern, _flags(case_insensitive, multiline, dotall))
-    except re.error:
-        return ""
-    found = list(pattern.finditer(string)) if mode.startswith("All") else [m for m in [pattern.search(string)] if m]
-    if mode == "First Match":
-        return found[0].group() if found else ""
-    if mode == "All Matches":
-        return "\n".join(match.group(min(pattern.groups, 1)) or "" for match in found)
-    if mode == "First Group":
-        return found[0].group(group_index) if found and group_index <= pattern.groups else ""
-    groups = [match.group(group_index) for match in found if pattern.groups >= max(group_index, 1)]
-    if None in groups:
+        found: str | None = ask(run.check, "extract", string, regex_pattern, flags, mode, group_index)
+    except PatternFailed as error:
         raise BadInput(
-            f"Regex Extract: group {group_index} of {regex_pattern!r} is missing in a match.",
+            f"Regex Extract: {error}; the pattern is {regex_pattern!r}.",
             why="The group is optional in the pattern.",
             do="Make the group match always, for example with (x?) in place of (x)?.",
-        )
-    return "\n".join(groups)
+        ) from error
+    return found
 
 
 @text_node("RegexReplace", title="Regex Replace")
 def regex_replace(
+    run: Run,
     string: Lines,
     regex_pattern: Lines,
     replace: Lines,
@@ -216,11 +213,13 @@ def regex_replace(
     dotall: let . match the end of a line too.
     count: how many matches are replaced; 0 is all.
     """
+    flags = _flags(case_insensitive, multiline, dotall)
     try:
-        return re.sub(regex_pattern, replace, string, count=count, flags=_flags(case_insensitive, multiline, dotall))
-    except (re.error, IndexError) as error:
+        replaced: str = ask(run.check, "replace", string, regex_pattern, flags, replace, count)
+    except PatternFailed as error:
         raise BadInput(
             f"Regex Replace: {error}.",
             why=f"The pattern is {regex_pattern!r}, the replacement {replace!r}.",
             do="Correct the pattern, or refer to groups that it has.",
         ) from error
+    return replaced
