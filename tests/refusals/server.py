@@ -80,7 +80,7 @@ class Live:
 @contextlib.contextmanager
 def live_server(base: Path, **settings: Any) -> Iterator[Live]:
     """A server with the engine, the store and the nodes that `limner serve` has, below `base`."""
-    chosen = Settings(base_directory=str(base), max_upload_size=2, **settings)
+    chosen = Settings(**{"base_directory": str(base), "max_upload_size": 2, **settings})
     ready, stop = threading.Event(), threading.Event()
     port: list[int] = []
 

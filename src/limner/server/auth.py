@@ -102,7 +102,7 @@ def refuse(request: web.Request, *, told: bool) -> web.Response:
 def hand_cookie(request: web.Request, secret: str) -> web.Response:
     """Send the browser on with the key in a cookie, and without it in the address."""
     left = urlencode([(name, value) for name, value in request.query.items() if name != QUERY])
-    path = "/" + request.path.lstrip("/\\")  # `//host` would lead elsewhere
+    path = "/" + request.rel_url.raw_path.lstrip("/\\")  # `//host` would lead elsewhere
     return set_cookie(
         request, web.Response(status=303, headers={"Location": f"{path}?{left}" if left else path}), secret
     )

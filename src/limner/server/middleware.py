@@ -33,7 +33,7 @@ def make_middleware(settings: Settings, keys: Keys) -> Middleware:
     async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
         if refused := guard.refusal(request.method, request.headers):
-            log.warning("%s %s: %s", request.method, request.path, refused)
+            log.warning("%s %s: %s", request.method, request.rel_url.raw_path, refused)
             response = problem(refused)
         elif request.method == hdrs.METH_OPTIONS:
             response = web.Response()
@@ -75,7 +75,7 @@ async def answer(request: web.Request, handler: Handler, limit: int) -> web.Stre
     except (ConnectionError, TimeoutError):
         raise  # The client went away: there is nobody to answer.
     except Exception as error:
-        log.exception("%s %s failed.", request.method, request.path)
+        log.exception("%s %s failed.", request.method, request.rel_url.raw_path)
         why = f"{type(error).__name__}: {error}"
         return problem(LimnerError("The server failed at this request.", why, "The log has the details."), 500)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 from aiohttp.web import FileField, FileResponse, HTTPNotFound, Request, Response, StreamResponse
 
 from limner.errors import BadInput, Forbidden, NotFound
+from limner.server.inert import disposition, inert
 from limner.server.keys import STORE, Route, owner_of
-from limner.server.replies import file_type, json_reply, parse_json
+from limner.server.replies import json_reply, parse_json
 from limner.server.schemas import (
     BAD,
     BYTES,
@@ -29,16 +29,6 @@ from limner.server.schemas import (
 from limner.store import media
 from limner.store.files import SHARED_KINDS, split_annotation
 
-ACTIVE = frozenset(
-    (
-        *("text/html", "text/html-sandboxed", "application/xhtml+xml", "text/javascript", "text/css"),
-        *("text/xml", "application/xml", "application/javascript"),
-    )
-)
-"""Types that a browser could run with this server's rights; such files are sent as plain bytes."""
-SANDBOX = {"Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'"}
-"""For drawings (SVG), which must keep their type to be shown, and may hold scripts."""
-
 Form = Mapping[str, "str | bytes | bytearray | FileField"]
 
 
@@ -54,10 +44,7 @@ async def view(request: Request) -> StreamResponse:
     if channel in ("rgb", "a"):
         body = await asyncio.to_thread(media.channel_png, path, channel)
         return Response(body=body, content_type="image/png", headers=headers)
-    headers["Content-Type"] = content_type(path.name)
-    if headers["Content-Type"] == "image/svg+xml":
-        headers.update(SANDBOX)
-    return FileResponse(path, headers=headers)
+    return FileResponse(path, headers=inert(path.name))
 
 
 def locate(request: Request, filename: str | None, kind: str, subfolder: str) -> Path:
@@ -84,19 +71,6 @@ def check_kind(kind: str) -> str:
     if kind not in SHARED_KINDS:
         raise BadInput(f"There is no folder {kind!r:.40}.", do=f"Use one of {', '.join(SHARED_KINDS)}.")
     return kind
-
-
-def content_type(name: str) -> str:
-    """The type a file is sent as; never one that could run in the page's place."""
-    guessed = file_type(name)
-    return "application/octet-stream" if guessed.partition(";")[0] in ACTIVE else guessed
-
-
-def disposition(name: str) -> str:
-    """A `Content-Disposition` that names the file; with the name in UTF-8 too where it needs that."""
-    plain = name.encode("ascii", "replace").decode().translate({34: "'", 92: "_", 127: "_"})
-    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name)}"
-    return f'filename="{plain}"{extended}'
 
 
 async def upload_image(request: Request) -> Response:

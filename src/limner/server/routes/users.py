@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from aiohttp.web import FileResponse, HTTPUnauthorized, Request, Response, StreamResponse
 
 from limner.errors import BadInput, Forbidden, NotFound
+from limner.server.inert import inert
 from limner.server.keys import STORE, Route, owner_of
 from limner.server.replies import file_type, flag, json_reply, read_json, read_object, text_reply
 from limner.server.schemas import (
@@ -36,6 +37,7 @@ from limner.store import AlreadyThere, Users
 STYLE = "user.css"
 EMPTY = {STYLE: "", "comfy.templates.json": "[]", "workflows/.index.json": '{"favorites":[]}'}
 """Files that the front end always asks for. Until there is one it is empty: a browser reports each 404 as a fault."""
+STYLES = frozenset(("text/css",))
 EMPTY_FOLDERS = ("workflows", "subgraphs")
 """The same of folders."""
 
@@ -144,14 +146,19 @@ async def read(request: Request) -> StreamResponse:
     path = users.path(user, name)
     if name in EMPTY and not path.is_file():
         return Response(text=EMPTY[name], content_type=file_type(name))
-    return FileResponse(users.file(user, name))
+    return FileResponse(path if path.is_file() else users.file(user, name), headers=inert(path.name, STYLES))
 
 
 async def style(request: Request) -> StreamResponse:
     """The user's own style sheet."""
     users, user = who(request)
     path = users.path(user, STYLE)
-    return FileResponse(path) if path.is_file() else Response(text=EMPTY[STYLE], content_type=file_type(STYLE))
+    headers = inert(STYLE, STYLES)
+    return (
+        FileResponse(path, headers=headers)
+        if path.is_file()
+        else Response(text=EMPTY[STYLE], content_type=file_type(STYLE))
+    )
 
 
 async def write(request: Request) -> Response:
