@@ -73,8 +73,14 @@ class History:
         self.calls.append(("list", max_items, offset))
         return self.entries
 
+    def list_text(self, max_items: int | None = None, offset: int = -1, owner: str | None = None) -> str:
+        return json.dumps(self.list(max_items, offset))
+
     def get(self, prompt_id: str, owner: str | None = None) -> Any:
         return self.entries.get(prompt_id)
+
+    def get_text(self, prompt_id: str, owner: str | None = None) -> str | None:
+        return json.dumps(self.entries[prompt_id]) if prompt_id in self.entries else None
 
     def delete(self, ids: list[str], owner: str | None = None) -> None:
         self.calls.append(("delete", list(ids)))
@@ -133,8 +139,8 @@ class FakeEngine:
     def free(self, unload_models: bool, free_memory: bool) -> None:
         self.calls.append(("free", unload_models, free_memory))
 
-    def current(self, client_id: str | None) -> Executing | None:
-        return self.active if self.active and self.active.client_id == client_id else None
+    def replay(self, client_id: str) -> list[Event]:
+        return [self.active] if self.active and self.active.client_id == client_id else []
 
     def object_info(self, kind: str | None = None, owner: str | None = None) -> dict[str, Any]:
         known = {"PreviewAny": {"name": "PreviewAny"}}

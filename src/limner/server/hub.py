@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
-from limner.engine.events import StatusChanged
+from limner.engine.events import Executing, StatusChanged
 from limner.engine.queue import socket_id
+from limner.errors import LimnerError
 from limner.server import wire
 from limner.server.auth import PROTOCOL
 from limner.server.keys import owner_of
 from limner.server.logs import Entry, LogRing, terminal_size
-from limner.server.outbox import Message, Outbox
+from limner.server.missed import Missed
+from limner.server.outbox import Message, Outbox, binary_frame
 
 if TYPE_CHECKING:
     from limner.engine import Engine
@@ -26,6 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LONGEST_FRAME = 1 << 20
+"""Bytes of the longest message that a client may send."""
+MOST_SOCKETS = 1000
+MOST_EACH = 8
+"""Sockets that stay open with one client id; only the newest hears anything."""
+HANDSHAKE_SECONDS = 0.25
+"""How long a client is given to say what it reads before it is shown the latest picture."""
 LOGS_EVERY = 0.1
 """Seconds over which log lines are gathered into one message."""
 
@@ -44,6 +55,7 @@ class Socket:
         self._websocket = websocket
         self._transport = request.transport
         self._drain = request.writer.drain
+        self.late_preview: wire.Preview | None = None
         self._outbox = Outbox()
         self._wake = asyncio.Event()
 
@@ -53,7 +65,7 @@ class Socket:
         return self.flags.get("supports_preview_metadata") is True
 
     def put(self, message: Message) -> None:
-        """Send in order, soon; a client that lets 64 MiB wait is cut off."""
+        """Send in order, soon; a client that lets too much wait is cut off."""
         self._outbox.put(message)
         self._wake.set()
         if self._outbox.full and self._transport is not None:
@@ -67,11 +79,20 @@ class Socket:
             await self._wake.wait()
             self._wake.clear()
             while self._outbox:
-                batch = self._outbox.take()
                 if self._websocket.closed or transport.is_closing():
                     return
-                transport.write(batch)
+                transport.write(self._outbox.take())
                 await self._drain()
+
+    def unheard(self) -> list[Message]:
+        """Of what was never written, what the client must hear all the same."""
+        return self._outbox.lasting()
+
+    def cut_off(self, code: int) -> None:
+        """End it without waiting for the client's consent. code: why, as RFC 6455 numbers it."""
+        if self._transport is not None:
+            self._transport.write(b"\x88\x02" + code.to_bytes(2, "big"))
+            self._transport.close()
 
     async def close(self) -> None:
         """Say goodbye: the server goes down."""
@@ -100,6 +121,9 @@ class Hub:
         self._log_readers: set[str] = set()
         self._fresh_lines: list[Entry] = []
         self._held_preview: wire.Preview | None = None
+        self._missed = Missed()
+        self._open: dict[Socket, None] = {}
+        self._most = most_sockets()
         self._stops: list[Callable[[], None]] = []
 
     def start(self) -> None:
@@ -113,13 +137,25 @@ class Hub:
         for stop in self._stops:
             stop()
         self._stops.clear()
-        await asyncio.gather(*(socket.close() for socket in list(self._sockets.values())), return_exceptions=True)
+        await asyncio.gather(*(socket.close() for socket in list(self._open)), return_exceptions=True)
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     # Messages out
 
     def send(self, kind: str, data: Any, sid: str | None = None) -> None:
         """Send `{"type": kind, "data": data}` to one client, or to all. Event loop only."""
         _put([socket for socket in self._sockets.values() if sid in (None, socket.sid)], wire.text(kind, data))
+
+    def send_bytes(self, data: bytes, sid: str | None = None) -> None:
+        """Send a binary frame to one client, or to all. Event loop only."""
+        message = Message(binary_frame(data))
+        _put([socket for socket in self._sockets.values() if sid in (None, socket.sid)], message)
+
+    def sockets(self) -> Mapping[str, Socket]:
+        """The open sockets by id."""
+        return dict(self._sockets)
 
     def on_event(self, event: Event) -> None:
         """Tell those concerned. Nothing is encoded where nobody listens."""
@@ -132,6 +168,8 @@ class Hub:
         elif (one := self._sockets.get(sid)) is not None:
             receivers = [one]
         else:
+            if wire.is_end(event):
+                self._missed.keep(sid, wire.encode(event))
             return
         if isinstance(event, wire.Preview):
             self._preview(event, receivers)
@@ -164,38 +202,81 @@ class Hub:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Speak with one client until it goes. `clientId` in the query takes an id over from an earlier socket."""
-        # Compression would cost more than it saves: most clients are on this machine or its network.
-        websocket = web.WebSocketResponse(compress=False, protocols=_key_protocols(request))
+        if len(self._open) >= self._most:
+            raise TooManySockets
+        # Compression would cost more than it saves: most clients are on this machine or its network. Clients have
+        # nothing long to say, and pings are answered here, where they are counted.
+        websocket = web.WebSocketResponse(
+            compress=False, protocols=_key_protocols(request), max_msg_size=LONGEST_FRAME, autoping=False
+        )
         await websocket.prepare(request)
         socket = Socket(request.query.get("clientId") or uuid4().hex, websocket, request)
-        self._sockets[socket.sid] = socket
+        self._enter(socket)
         pump = asyncio.create_task(socket.pump())
         self._greet(socket)
         try:
             await self._listen(socket, websocket)
         finally:
             pump.cancel()
-            # Unless a newer socket has taken the id over.
-            if self._sockets.get(socket.sid) is socket:
-                del self._sockets[socket.sid]
-                self._log_readers.discard(socket.sid)
+            self._leave(socket)
         return websocket
+
+    def _enter(self, socket: Socket) -> None:
+        """A newer socket takes the id over; of many left open with one id the oldest are ended."""
+        older = [one for one in self._open if one.sid == socket.sid] if socket.sid in self._sockets else []
+        for one in older[: max(0, len(older) - MOST_EACH + 1)]:
+            one.cut_off(WSCloseCode.POLICY_VIOLATION)
+        self._open[socket] = None
+        self._sockets[socket.sid] = socket
+
+    def _leave(self, socket: Socket) -> None:
+        del self._open[socket]
+        # Unless a newer socket has taken the id over.
+        if self._sockets.get(socket.sid) is socket:
+            del self._sockets[socket.sid]
+            self._log_readers.discard(socket.sid)
+        successor = self._sockets.get(socket.sid)
+        for message in socket.unheard():
+            if successor is None:
+                self._missed.keep(socket.sid, message)
+            else:
+                successor.put(message)
 
     def _greet(self, socket: Socket) -> None:
         status = {"exec_info": {"queue_remaining": self._engine.queue.remaining(socket.owner)}}
         socket.put(wire.text("status", {"status": status, "sid": socket.client_id}))
-        running = self._engine.current(socket.sid)
-        if running is not None:
-            socket.put(wire.text("executing", {"node": running.display_node}))
+        _put([socket], *self._missed.take(socket.sid))
+        for event in self._engine.replay(socket.sid):
+            if isinstance(event, wire.Preview):
+                # In the form that the client reads, which its first frame tells; a client that sends none is told late.
+                socket.late_preview = event
+                asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, self._show_late, socket)
+            elif isinstance(event, Executing):
+                socket.put(wire.text("executing", {"node": event.display_node}))
+            else:
+                socket.put(wire.encode(event))
+
+    def _show_late(self, socket: Socket) -> None:
+        """Send the picture that was the latest when the socket was opened, unless there is nothing to show any more."""
+        event, socket.late_preview = socket.late_preview, None
+        if event is not None and event in self._engine.replay(socket.sid):
+            _put([socket], wire.preview_with_metadata(event) if socket.reads_metadata else wire.preview_plain(event))
 
     async def _listen(self, socket: Socket, websocket: web.WebSocketResponse) -> None:
-        first = True
+        first, meter = True, Meter()
         async for message in websocket:
+            if not meter.passes():
+                log.warning("The client %s sends too many messages and is cut off.", socket.sid)
+                socket.cut_off(WSCloseCode.POLICY_VIOLATION)
+                return
             if message.type is WSMsgType.ERROR:
                 log.warning("The socket of %s broke: %s", socket.sid, websocket.exception())
+            elif message.type is WSMsgType.PING:
+                await websocket.pong(message.data)
             elif message.type is WSMsgType.TEXT and first:
                 first = False
                 self._handshake(socket, message.data)
+                self._show_late(socket)
 
     def _handshake(self, socket: Socket, text: str) -> None:
         try:
@@ -241,6 +322,40 @@ def _key_protocols(request: web.Request) -> tuple[str, ...]:
     return tuple(part for part in offered if part.startswith(PROTOCOL))
 
 
-def _put(sockets: list[Socket], message: Message) -> None:
+def _put(sockets: list[Socket], *messages: Message) -> None:
     for socket in sockets:
-        socket.put(message)
+        for message in messages:
+            socket.put(message)
+
+
+class TooManySockets(LimnerError):
+    """No more sockets are opened: each costs memory and a file of the process."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many sockets are open.", "Each client needs one only.", "Close some, and try again.")
+
+
+class Meter:
+    """Lets through so many messages at once, and after that so many a second."""
+
+    def __init__(self, burst: float = 200, rate: float = 20) -> None:
+        self._burst = self._left = burst
+        self._rate = rate
+        self._seen = monotonic()
+
+    def passes(self) -> bool:
+        """Whether one more is within bounds."""
+        now = monotonic()
+        self._left = min(self._burst, self._left + (now - self._seen) * self._rate) - 1
+        self._seen = now
+        return self._left >= 0
+
+
+def most_sockets() -> int:
+    """How many sockets may be open: at most half of the files that the process may have."""
+    if sys.platform == "win32":
+        return MOST_SOCKETS
+    import resource  # noqa: PLC0415 - not on Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_SOCKETS if soft == resource.RLIM_INFINITY else min(MOST_SOCKETS, max(8, soft // 2))

@@ -6,11 +6,14 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from struct import pack
+from time import monotonic
 
 CROWDED = 1 << 20
 """Bytes waiting from which on a newer state replaces the older one of its kind."""
-FULL = 64 << 20
+FULL = 32 << 20
 """Bytes waiting at which a client is given up: it can ask `/history` when it comes back."""
+PATIENCE = 30.0
+"""Seconds without reading after which a client that lets more than `CROWDED` wait is given up too."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,12 @@ class Message:
     """A frame ready to be written, made once for all sockets.
 
     supersedes: messages with an equal value are states of one thing, so that only the newest counts; None for what
-    must never be left out.
+    must never be left out. lasting: how a prompt ended, which its client must hear even if its socket breaks.
     """
 
     frame: bytes
     supersedes: Hashable = None
+    lasting: bool = False
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -48,6 +52,7 @@ class Outbox:
         self._waiting: deque[Message | None] = deque()
         self._newest: dict[Hashable, int] = {}
         self._taken = 0
+        self._read = monotonic()
         self.size = 0
 
     def __bool__(self) -> bool:
@@ -56,10 +61,16 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Whether so much waits that the client must be given up."""
-        return self.size > FULL
+        return self.size > FULL or (self.size > CROWDED and monotonic() - self._read > PATIENCE)
+
+    def lasting(self) -> list[Message]:
+        """What waits and must be heard."""
+        return [message for message in self._waiting if message is not None and message.lasting]
 
     def put(self, message: Message) -> None:
         """Add a message; when many wait, an older state of the same thing is left out."""
+        if not self._waiting:
+            self._read = monotonic()
         kind = message.supersedes
         if kind is not None:
             older = self._newest.get(kind, -1) - self._taken
@@ -74,6 +85,7 @@ class Outbox:
         """The next frames in order, joined: whole ones, until `most` bytes are reached. b"" when nothing waits."""
         frames = []
         room = most
+        self._read = monotonic()
         while self._waiting and room > 0:
             message = self._waiting.popleft()
             self._taken += 1

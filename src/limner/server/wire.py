@@ -7,7 +7,10 @@ from typing import Any
 
 from limner.engine.events import (
     Event,
+    Executing,
+    ExecutionError,
     ExecutionInterrupted,
+    ExecutionSuccess,
     Preview,
     Progress,
     ProgressState,
@@ -16,7 +19,7 @@ from limner.engine.events import (
 from limner.server.outbox import Message, binary_frame, text_frame
 from limner.server.replies import dumps
 
-__all__ = ["FOR_ALL", "Preview", "Progress", "encode", "preview_plain", "preview_with_metadata", "text"]
+__all__ = ["FOR_ALL", "Preview", "Progress", "encode", "is_end", "preview_plain", "preview_with_metadata", "text"]
 
 FOR_ALL = (StatusChanged, Progress, ProgressState, Preview, ExecutionInterrupted)
 """Events that everyone hears when their prompt names no client; the others are then heard by nobody."""
@@ -38,7 +41,16 @@ def encode(event: Event) -> Message:
         return Message(frame, (event.type, event.prompt_id))
     if isinstance(event, Progress):
         return Message(frame, (event.type, event.prompt_id, event.node))
-    return Message(frame)
+    return Message(frame, lasting=is_end(event))
+
+
+def is_end(event: Event) -> bool:
+    """Whether the event tells that its prompt is over; an error without a time is only a blocked branch."""
+    if isinstance(event, ExecutionError):
+        return event.timestamp is not None
+    if isinstance(event, Executing):
+        return event.node is None
+    return isinstance(event, (ExecutionSuccess, ExecutionInterrupted))
 
 
 def preview_plain(event: Preview) -> Message:

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from uuid import UUID
 
 from aiohttp.web import Request, Response
 
+from limner.engine.control import NotWaiting
 from limner.errors import BadInput
 from limner.server.keys import ENGINE, Route, owner_of
-from limner.server.replies import json_reply, read_json
+from limner.server.replies import json_reply, read_json, read_object
 from limner.server.schemas import (
-    ANY,
     NUMBER,
     OBJECT,
     SWITCH,
     TEXT,
     TEXTS,
     WHOLE,
+    Answer,
     Body,
     array,
     json_of,
     nullable,
     obj,
+    table,
     words,
 )
 
 STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
 SORTS = ("created_at", "execution_duration")
+LARGEST = 1e15
 
 
 async def show(request: Request) -> Response:
@@ -50,8 +55,15 @@ async def show(request: Request) -> Response:
         return refuse(error.what)
     if limit is not None and limit <= 0:
         return refuse("limit must be a positive integer")
-    jobs, total = request.app[ENGINE].jobs.list(
-        asked or list(STATUSES), query.get("workflow_id"), sort_by, sort_order, limit, offset, owner_of(request)
+    jobs, total = await asyncio.to_thread(
+        request.app[ENGINE].jobs.list,
+        asked or list(STATUSES),
+        query.get("workflow_id"),
+        sort_by,
+        sort_order,
+        limit,
+        offset,
+        owner_of(request),
     )
     page = {"offset": offset, "limit": limit, "total": total, "has_more": offset + len(jobs) < total}
     return json_reply({"jobs": jobs, "pagination": page})
@@ -71,8 +83,36 @@ def refuse(text: str, **more: object) -> Response:
 
 async def one(request: Request) -> Response:
     """One job with everything known of it."""
-    job = request.app[ENGINE].jobs.get(request.match_info["job_id"], owner_of(request))
-    return json_reply({"error": "Job not found"}, 404) if job is None else json_reply(job)
+    job = await asyncio.to_thread(request.app[ENGINE].jobs.get, request.match_info["job_id"], owner_of(request))
+    return unknown() if job is None else json_reply(job)
+
+
+def unknown() -> Response:
+    """The jobs API's form of a 404."""
+    return json_reply({"error": "Job not found"}, 404)
+
+
+async def explain(request: Request) -> Response:
+    """Why each node of a job ran: cached or not, and which input changed. Empty until the job has ended."""
+    job_id = request.match_info["job_id"]
+    found = await asyncio.to_thread(request.app[ENGINE].jobs.explain, job_id, owner_of(request))
+    return unknown() if found is None else json_reply(found)
+
+
+async def prioritise(request: Request) -> Response:
+    """Give a waiting job another priority: the queue's number, lower first."""
+    job_id, engine, owner = request.match_info["job_id"], request.app[ENGINE], owner_of(request)
+    number = (await read_object(request)).get("priority")
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        return refuse("priority must be a number")
+    if abs(number) > LARGEST:
+        return refuse(f"priority must lie between -{LARGEST:.0e} and {LARGEST:.0e}")
+    try:
+        position = await engine.control.renumber(job_id, number, owner)
+    except NotWaiting:
+        known = await asyncio.to_thread(engine.jobs.get, job_id, owner)
+        return unknown() if known is None else json_reply({"error": "Job is not waiting"}, 409)
+    return json_reply({"id": job_id, "priority": number, "position": position})
 
 
 async def cancel(request: Request) -> Response:
@@ -104,8 +144,9 @@ def is_uuid(text: object) -> bool:
         return False
 
 
+ERROR = obj("error", error=TEXT, invalid_ids=array({}))
 JOB = obj(
-    "id status priority create_time outputs_count",
+    "id status create_time outputs_count",
     id=TEXT,
     status=words(*STATUSES),
     priority=NUMBER,
@@ -114,29 +155,29 @@ JOB = obj(
     execution_end_time=WHOLE,
     execution_error=OBJECT,
     outputs_count=WHOLE,
+    previewable_outputs_count=WHOLE,
     preview_output=OBJECT,
     workflow_id=TEXT,
 )
-PAGE = obj("offset limit total has_more", offset=WHOLE, limit=nullable(WHOLE), total=WHOLE, has_more=SWITCH)
-LIST = {
-    "status": {**TEXT, "description": f"Some of {', '.join(STATUSES)}, separated by commas; all without it."},
+PAGE = obj(
+    "jobs pagination",
+    jobs=array(JOB),
+    pagination=obj("offset limit total has_more", offset=WHOLE, limit=nullable(WHOLE), total=WHOLE, has_more=SWITCH),
+)
+WRONG = Answer("The request cannot be meant.", ERROR)
+UNKNOWN = Answer("There is no such job.", ERROR)
+CANCELLED = json_of("Whether it was still open.", obj("cancelled", cancelled=SWITCH))
+QUERY = {
+    "status": {**TEXT, "description": f"Some of {', '.join(STATUSES)}, separated by commas; all by default."},
     "workflow_id": TEXT,
-    "sort_by": {**words(*SORTS), "default": SORTS[0]},
-    "sort_order": {**words("desc", "asc"), "default": "desc"},
-    "limit": {**WHOLE, "minimum": 1},
-    "offset": {**WHOLE, "default": 0},
+    "sort_by": words(*SORTS),
+    "sort_order": words("asc", "desc"),
+    "limit": WHOLE,
+    "offset": WHOLE,
 }
-CANCELLED = json_of("Whether anything was still open.", obj("cancelled", cancelled=SWITCH))
-WRONG = json_of("What is wrong.", obj("error", error=TEXT, invalid_ids=array(ANY)))
 
 ROUTES = (
-    Route(
-        "GET",
-        "/jobs",
-        show,
-        query=LIST,
-        answers={200: json_of("A page.", obj("jobs pagination", jobs=array(JOB), pagination=PAGE)), 400: WRONG},
-    ),
+    Route("GET", "/jobs", show, query=QUERY, answers={200: json_of("A page of jobs.", PAGE), 400: WRONG}),
     Route(
         "POST",
         "/jobs/cancel",
@@ -144,6 +185,32 @@ ROUTES = (
         body=Body(obj("job_ids", job_ids=TEXTS)),
         answers={200: CANCELLED, 400: WRONG},
     ),
-    Route("GET", "/jobs/{job_id}", one, answers={200: json_of("The job.", JOB), 404: WRONG}),
+    Route("GET", "/jobs/{job_id}", one, answers={200: json_of("The job.", JOB), 404: UNKNOWN}),
     Route("POST", "/jobs/{job_id}/cancel", cancel, answers={200: CANCELLED}),
+    Route(
+        "GET",
+        "/jobs/{job_id}/explain",
+        explain,
+        answers={
+            200: json_of(
+                "Why each node ran.", obj("id status nodes", id=TEXT, status=words(*STATUSES), nodes=table(OBJECT))
+            ),
+            404: UNKNOWN,
+        },
+    ),
+    Route(
+        "POST",
+        "/jobs/{job_id}/priority",
+        prioritise,
+        body=Body(obj("priority", priority=NUMBER)),
+        answers={
+            200: json_of(
+                "Where it is now, 0 being next.",
+                obj("id priority position", id=TEXT, priority=NUMBER, position=WHOLE),
+            ),
+            400: WRONG,
+            404: UNKNOWN,
+            409: Answer("The job runs or has ended.", ERROR),
+        },
+    ),
 )
