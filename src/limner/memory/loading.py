@@ -56,7 +56,7 @@ def soft_empty_cache(force: bool = False) -> None:
     """Give the memory that torch holds unused back to the device."""
     del force
     gc.collect()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 

@@ -18,11 +18,12 @@ from limner.errors import BadInput
 from limner.memory import MemoryManager, loading
 from limner.models.base import BaseModel
 from limner.models.family import Family
+from limner.models.lora_keys import unet_names
 from limner.models.patcher import ModelPatcher, put_attribute
 from limner.sampling.latent import LatentFormat
 from limner.sampling.model_sampling import ModelSampling, as_sampling
 from limner.sampling.wrappers import CallbacksMP
-from limner.weights import NetworkSource, Patches, make_patches
+from limner.weights import CheckpointHeader, NetworkSource, Patches, make_patches, read_adapters
 from limner.weights.adapters import Adapter
 
 
@@ -142,13 +143,23 @@ class Model(ModelPatcher):
 
         patches: weight name (`diffusion_model.…weight`), or (name, (axis, start, length)[, function]) → adapter.
         """
-        added, used = make_patches(patches, strength_patch, strength_model, self._keys())
+        added, used = make_patches(patches, strength_patch, strength_model, self.weight_keys())
         self.source = self.source.with_patches(self.source.patches + added)
         self.patches_uuid = uuid.uuid4()
         return used
 
-    def _keys(self) -> set[str]:
+    def weight_keys(self) -> set[str]:
+        """The names of its weights, as patches use them."""
         return {self.source.prefix + name for name in self.source.tensors}
+
+    def lora_names(self) -> dict[str, str]:
+        """What a LoRA file may call its weights: name without suffix → patch key."""
+        names = tuple(self.source.tensors)
+        return unet_names(names, self.source.prefix, self.family.lora_aliases(self.config, names))
+
+    def lora_patches(self, lora: Mapping[str, Tensor]) -> Mapping[Any, Adapter]:
+        """The changes that a LoRA's tensors make to it, by weight."""
+        return read_adapters(CheckpointHeader.of(lora), self.lora_names()).adapters
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, Adapter]:
         """Its patched weights as patches for another model: `other.add_patches(these, ratio, 1 - ratio)` merges."""
@@ -166,7 +177,7 @@ class Model(ModelPatcher):
         if name == "diffusion_model" or name.startswith("diffusion_model."):
             with self.loaded() as network:
                 return _inside(network, name.removeprefix("diffusion_model").removeprefix("."))
-        if hasattr(self.model, name.split(".")[0]):
+        if hasattr(self.model, name.partition(".")[0]):
             return _inside(self.model, name)
         raise BadInput(
             f"A model has no {name!r}.", why="It has model_sampling, latent_format, model_config and diffusion_model.…."
@@ -220,6 +231,8 @@ class Model(ModelPatcher):
         """Turn the network that is in use into one with these patches: what weight hooks do at a step."""
         if self._network is None:
             raise BadInput("Weights are only changed while the model is in use.")
+        if patches.digest == self._written.digest:
+            return
         precision = self.memory.unet_precision(self.family.dtypes)
         device = self.load_device
         layout = self.memory.channels_last(device)

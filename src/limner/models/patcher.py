@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from limner.errors import BadInput
 from limner.memory import casting
-from limner.models.changes import Changes
+from limner.models.hooking import Hooking
 from limner.sampling.wrappers import CallbacksMP
 from limner.weights import Patches, make_patches
 from limner.weights.patches import calculate_weight
 
 
-class ModelPatcher(Changes):
+class ModelPatcher(Hooking):
     """model: the network. load_device, offload_device: where it computes and where it waits. size: bytes, 0: counted.
 
     `limner.models.model.Model` is one whose network is loaded from a file when it is needed.
@@ -132,11 +132,32 @@ class ModelPatcher(Changes):
 
     # -- weights --------------------------------------------------------------------------------------------------
 
+    def weight_keys(self) -> set[str]:
+        """The names of its weights."""
+        return set(self.model.state_dict())
+
+    def base_patches(self) -> Patches:
+        """The changes of its weights without hooks."""
+        return self.patches
+
+    def write_patches(self, patches: Patches) -> None:
+        """Write these patches into the network in the place of those that are there."""
+        own = self._patches
+        self._patches = patches
+        try:
+            for key, weight in list(self.backup.items()):
+                if key not in patches:
+                    self._set(key, weight)
+            for key in patches:
+                self.patch_weight_to_device(key)
+        finally:
+            self._patches = own
+
     def add_patches(
         self, patches: Mapping[Any, Any], strength_patch: float = 1.0, strength_model: float = 1.0
     ) -> list[Any]:
         """Change weights: W · strength_model + strength_patch · ΔW. Returns the targets that exist here."""
-        added, used = make_patches(patches, strength_patch, strength_model, set(self.model.state_dict()))
+        added, used = make_patches(patches, strength_patch, strength_model, self.weight_keys())
         self._patches += added
         self.patches_uuid = uuid.uuid4()
         return used

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from limner.sampling.condition_values import Area
 from limner.sampling.prepare import Condition
+from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
 
 if TYPE_CHECKING:
     from limner.sampling.protocols import DiffusionModel
@@ -33,6 +34,7 @@ class Call:
     control: Any
     patches: Mapping[str, Any] | None
     uuid: Any
+    hooks: Any = None
 
     def joins(self, other: Call) -> bool:
         """Whether both can be run in one batch."""
@@ -44,28 +46,59 @@ class Call:
 
 
 def calc_cond_batch(
-    model: DiffusionModel,
+    model: Any,
+    conds: Sequence[list[Condition] | None],
+    x_in: Tensor,
+    timestep: Tensor,
+    model_options: Mapping[str, Any],
+) -> list[Tensor]:
+    """The clean prediction of every branch; a branch that is None is zeros. Inside the wrappers of that kind.
+
+    Rows of a batch are in the opposite order of `conds`: the negative, then the positive.
+    """
+    options = dict(model_options)
+    wrappers = get_all_wrappers(WrappersMP.CALC_COND_BATCH, options, is_model_options=True)
+    executor = WrapperExecutor.new_executor(_calc_cond_batch, wrappers)
+    found: list[Tensor] = executor.execute(model, conds, x_in, timestep, options)
+    return found
+
+
+def _calc_cond_batch(
+    model: Any,
     conds: Sequence[list[Condition] | None],
     x: Tensor,
     sigma: Tensor,
     options: Mapping[str, Any],
 ) -> list[Tensor]:
-    """The clean prediction of every branch; a branch that is None is zeros.
-
-    Rows of a batch are in the opposite order of `conds`: the negative, then the positive.
-    """
     totals = [torch.zeros_like(x) for _ in conds]
     weights: list[Tensor | float] = [NOTHING for _ in conds]
     pending: list[Call] = []
     for branch, conditions in enumerate(conds):
         pending += branch_calls(branch, conditions or (), x, sigma)
+    plain = options
+    patcher = getattr(model, "current_patcher", None)
+    if patcher is not None:
+        patcher.prepare_state(sigma)
     while pending:
-        joined = [call for call in pending if call is pending[0] or pending[0].joins(call)]
-        batch = within_memory(model, joined[::-1])
-        pending = [call for call in pending if not any(call is chosen for chosen in batch)]
-        for call, output in zip(batch, run_batch(model, batch, sigma, options), strict=True):
-            weights[call.branch] = blend(totals[call.branch], weights[call.branch], call, output)
+        hooks = pending[0].hooks
+        if patcher is not None:
+            options = with_hooks(patcher, hooks, sigma, plain)
+        while group := [call for call in pending if call.hooks is hooks]:
+            joined = [call for call in group if call is group[0] or group[0].joins(call)]
+            batch = within_memory(model, joined[::-1])
+            pending = [call for call in pending if not any(call is chosen for chosen in batch)]
+            for call, output in zip(batch, run_batch(model, batch, sigma, options), strict=True):
+                weights[call.branch] = blend(totals[call.branch], weights[call.branch], call, output)
     return [total / weight for total, weight in zip(totals, weights, strict=True)]
+
+
+def with_hooks(patcher: Any, hooks: Any, sigma: Tensor, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options under which the conditions with these hooks are predicted; the model's weights are changed to it."""
+    if hooks is None and not patcher.has_hooks():
+        return options
+    inside = dict(options.get("transformer_options", {}))
+    patcher.prepare_hook_patches_current_keyframe(sigma[0], hooks, options)
+    return {**options, "transformer_options": patcher.apply_hooks(hooks, inside)}
 
 
 def branch_calls(branch: int, conditions: Sequence[Condition], x: Tensor, sigma: Tensor) -> list[Call]:
@@ -84,8 +117,7 @@ def branch_calls(branch: int, conditions: Sequence[Condition], x: Tensor, sigma:
     left = left.clamp(min=0)
     if not left.any():
         return calls
-    whole = [Call(c.branch, c.x, cut(left, c.area), c.area, c.values, c.control, c.patches, c.uuid) for c in fallbacks]
-    return calls + whole
+    return calls + [replace(call, weight=cut(left, call.area)) for call in fallbacks]
 
 
 def make_call(branch: int, condition: Condition, x: Tensor, sigma: Tensor) -> Call | None:
@@ -111,6 +143,7 @@ def make_call(branch: int, condition: Condition, x: Tensor, sigma: Tensor) -> Ca
         condition.get("control"),
         patches,
         condition.get("uuid"),
+        condition.get("hooks"),
     )
 
 

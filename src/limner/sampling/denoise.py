@@ -10,15 +10,19 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from limner.sampling.model_sampling import ModelSampling
-    from limner.sampling.protocols import DiffusionModel
 
 
 class GuiderLike(Protocol):
     """What a sampler needs of a guider: its model, and to be called."""
 
     @property
-    def model(self) -> DiffusionModel:
+    def model(self) -> Any:
         """The model being guided."""
+        ...
+
+    @property
+    def inner_model(self) -> Any:
+        """Its network and facts."""
         ...
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: dict[str, Any], seed: int | None = None) -> Tensor:
@@ -50,7 +54,8 @@ class GuidedDenoise:
     @property
     def sampling(self) -> ModelSampling:
         """Noise levels and prediction kind of the model."""
-        return self.guider.model.sampling
+        found: ModelSampling = self.guider.model.sampling
+        return found
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The clean latent; outside the mask it is the kept one."""
@@ -75,14 +80,24 @@ class GuidedDenoise:
         return denoised, seen[-1] if seen else denoised
 
     def _predict(self, x: Tensor, sigma: float, options: dict[str, Any]) -> Tensor:
-        level = x.new_full((x.shape[0],), sigma)
-        if self.inpaint is None:
-            return self.guider(x, level, options, self.seed)
-        kept, mask = self.inpaint, self.inpaint.mask
-        if change := options.get("denoise_mask_function"):
-            mask = change(level, mask, extra_options={"model": self.guider.model, "sigmas": kept.sigmas})
-        outside = kept.latent
-        if not self.guider.model.latent_format.clean_inpaint:
-            outside = self.sampling.noise_scaling(sigma, kept.noise, kept.latent)
-        denoised = self.guider(x * mask + outside * (1 - mask), level, options, self.seed)
-        return denoised * mask + kept.latent * (1 - mask)
+        return guided(self.guider, x, x.new_full((x.shape[0],), sigma), options, self.seed, self.inpaint)
+
+
+def guided(
+    guider: Any, x: Tensor, level: Tensor, options: dict[str, Any], seed: int | None, kept: Inpaint | None
+) -> Tensor:
+    """The guider's clean latent at `level` (one a row); outside the mask it is the kept one."""
+    if kept is None:
+        found: Tensor = guider(x, level, options, seed)
+        return found
+    model, mask = guider.inner_model, kept.mask
+    if change := options.get("denoise_mask_function"):
+        mask = change(level, mask, extra_options={"model": model, "sigmas": kept.sigmas})
+    outside = kept.latent
+    scale = getattr(model, "scale_latent_inpaint", None)
+    if scale is not None:
+        outside = scale(sigma=level, noise=kept.noise, latent_image=kept.latent, x=x, denoise_mask=mask)
+    elif not model.latent_format.clean_inpaint:
+        outside = model.sampling.noise_scaling(level, kept.noise, kept.latent)
+    denoised: Tensor = guider(x * mask + outside * (1 - mask), level, options, seed)
+    return denoised * mask + kept.latent * (1 - mask)

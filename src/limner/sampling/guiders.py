@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from limner.sampling.conditions import calc_cond_batch
+from limner.sampling import conditions, preparing
 from limner.sampling.prepare import Condition, Conditions, convert_conditioning, prepare_mask, process_conditions
+from limner.sampling.preparing import inner
+from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
 
 if TYPE_CHECKING:
-    from limner.sampling.protocols import DiffusionModel
-    from limner.sampling.sampler import Callback, Sampler
+    from limner.sampling.sampler import Callback
 
 Options = Mapping[str, Any]
 
 
 def cfg_function(
-    model: DiffusionModel,
+    model: Any,
     cond_pred: Tensor,
     uncond_pred: Tensor,
     cond_scale: float,
     x: Tensor,
-    sigma: Tensor,
-    model_options: Options,
+    timestep: Tensor,
+    model_options: Options | None = None,
     cond: list[Condition] | None = None,
     uncond: list[Condition] | None = None,
 ) -> Tensor:
@@ -34,6 +35,7 @@ def cfg_function(
 
     Ho & Salimans 2022. A custom function works on noise: it is given x - prediction and returns x - result.
     """
+    sigma, model_options = timestep, model_options or {}
     shared = {
         "cond_scale": cond_scale,
         "timestep": sigma,
@@ -57,7 +59,7 @@ def cfg_function(
 
 
 def predict_branches(
-    model: DiffusionModel,
+    model: Any,
     conds: Sequence[list[Condition] | None],
     x: Tensor,
     sigma: Tensor,
@@ -71,7 +73,7 @@ def predict_branches(
             {"conds": conds, "input": x, "sigma": sigma, "model": model, "model_options": model_options}
         )
     else:
-        outputs = calc_cond_batch(model, conds, x, sigma, model_options)
+        outputs = conditions.calc_cond_batch(model, conds, x, sigma, model_options)
     for function in model_options.get("sampler_pre_cfg_function", ()):
         outputs = function(
             {
@@ -89,19 +91,21 @@ def predict_branches(
 
 
 def sampling_function(
-    model: DiffusionModel,
+    model: Any,
     x: Tensor,
-    sigma: Tensor,
+    timestep: Tensor,
     uncond: list[Condition] | None,
     cond: list[Condition] | None,
     cond_scale: float,
-    model_options: Options,
+    model_options: Options | None = None,
+    seed: int | None = None,  # noqa: ARG001 - part of the form that packs replace
 ) -> Tensor:
     """One guided prediction. At scale 1 the negative is not predicted unless disable_cfg1_optimization asks for it."""
-    if _is_one(cond_scale) and not model_options.get("disable_cfg1_optimization", False):
+    options = model_options or {}
+    if _is_one(cond_scale) and not options.get("disable_cfg1_optimization", False):
         uncond = None
-    outputs = predict_branches(model, [cond, uncond], x, sigma, model_options, cond_scale)
-    return cfg_function(model, outputs[0], outputs[1], cond_scale, x, sigma, model_options, cond, uncond)
+    outputs = predict_branches(model, [cond, uncond], x, timestep, options, cond_scale)
+    return cfg_function(model, outputs[0], outputs[1], cond_scale, x, timestep, options, cond=cond, uncond=uncond)
 
 
 def _is_one(scale: float) -> bool:
@@ -109,14 +113,23 @@ def _is_one(scale: float) -> bool:
 
 
 class CFGGuider:
-    """A model with its conditionings: what GUIDER sockets carry. Subclasses override `predict_noise`."""
+    """A model with its conditionings: what GUIDER sockets carry. Subclasses override `predict_noise`.
 
-    def __init__(self, model: DiffusionModel) -> None:
-        self.model = model
-        self.model_options: dict[str, Any] = dict(model.options)
+    model_patcher: the model. inner_model: its network and facts while a run goes on. conds: the conditions of the run.
+    """
+
+    def __init__(self, model_patcher: Any) -> None:
+        self.model_patcher = model_patcher
+        self.inner_model: Any = inner(model_patcher)
+        self.model_options: dict[str, Any] = dict(model_patcher.options)
         self.original_conds: Conditions = {}
         self.conds: Conditions = {}
         self.cfg = 1.0
+
+    @property
+    def model(self) -> Any:
+        """The model being guided."""
+        return self.model_patcher
 
     def set_conds(self, positive: Sequence[Sequence[Any]], negative: Sequence[Sequence[Any]]) -> None:
         """The positive and the negative conditioning, as nodes pass them."""
@@ -128,31 +141,43 @@ class CFGGuider:
 
     def inner_set_conds(self, conds: Mapping[str, Sequence[Sequence[Any]]]) -> None:
         """Conditionings by any branch names."""
-        self.original_conds = {name: convert_conditioning(branch) for name, branch in conds.items()}
+        self.original_conds.update({name: convert_conditioning(branch) for name, branch in conds.items()})
 
     def __call__(
-        self, x: Tensor, sigma: Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None
+        self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None
     ) -> Tensor:
-        """The guided prediction: `predict_noise`."""
-        return self.predict_noise(x, sigma, model_options or {}, seed)
+        """The guided prediction: `predict_noise` inside the wrappers of that kind."""
+        return self.outer_predict_noise(x, timestep, model_options or {}, seed)
+
+    def outer_predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None
+    ) -> Tensor:
+        """`predict_noise` inside the wrappers of that kind."""
+        wrappers = get_all_wrappers(WrappersMP.PREDICT_NOISE, self.model_options, is_model_options=True)
+        executor = WrapperExecutor.new_class_executor(self.predict_noise, self, wrappers)
+        found: Tensor = executor.execute(x, timestep, model_options or {}, seed)
+        return found
 
     def predict_noise(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        model_options: dict[str, Any],
-        seed: int | None = None,  # noqa: ARG002 - part of the form guiders share
+        self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None
     ) -> Tensor:
         """The clean latent predicted from x at sigmas `timestep` (one a row)."""
         return sampling_function(
-            self.model, x, timestep, self.conds.get("negative"), self.conds.get("positive"), self.cfg, model_options
+            self.inner_model,
+            x,
+            timestep,
+            self.conds.get("negative"),
+            self.conds.get("positive"),
+            self.cfg,
+            model_options=model_options or {},
+            seed=seed,
         )
 
     def sample(
         self,
         noise: Tensor,
         latent_image: Tensor,
-        sampler: Sampler,
+        sampler: Any,
         sigmas: Tensor,
         denoise_mask: Tensor | None = None,
         callback: Callback | None = None,
@@ -162,32 +187,67 @@ class CFGGuider:
         """Run the sampler; latents in autoencoder space, in and out, on the CPU. No sigmas: the latent unchanged."""
         if sigmas.shape[-1] == 0:
             return latent_image
-        working = self.model.memory_required((2 * noise.shape[0], *noise.shape[1:]))
-        with self.model.loaded(int(working)):
-            return self.outer_sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+        before = self.model_options
+        self.conds = {name: [dict(one) for one in branch] for name, branch in self.original_conds.items()}
+        self.model_options = preparing.options_for_run(self.model_patcher, before)
+        try:
+            with preparing.hooks_of(self.model_patcher, self.conds, self.model_options):
+                wrappers = get_all_wrappers(WrappersMP.OUTER_SAMPLE, self.model_options, is_model_options=True)
+                executor = WrapperExecutor.new_class_executor(self.outer_sample, self, wrappers)
+                output: Tensor = executor.execute(
+                    noise,
+                    latent_image,
+                    sampler,
+                    sigmas,
+                    denoise_mask,
+                    callback,
+                    disable_pbar,
+                    seed,
+                    latent_shapes=[latent_image.shape],
+                )
+        finally:
+            self.model_options = before
+            self.conds = {}
+        return output
 
     def outer_sample(
         self,
         noise: Tensor,
         latent_image: Tensor,
-        sampler: Sampler,
+        sampler: Any,
         sigmas: Tensor,
         denoise_mask: Tensor | None = None,
         callback: Callback | None = None,
         disable_pbar: bool = False,
         seed: int | None = None,
+        latent_shapes: Sequence[Any] | None = None,
     ) -> Tensor:
-        """Tensors on the model's device, sigmas on the CPU; conditions only for this run."""
-        place = self.model.place
-        if denoise_mask is not None:
-            denoise_mask = place(prepare_mask(denoise_mask, noise.shape))
-        noise, latent_image = place(noise).float(), place(latent_image).float()
-        try:
-            output = self.inner_sample(
-                noise, latent_image, sampler, sigmas.cpu().float(), denoise_mask, callback, disable_pbar, seed
-            )
-        finally:
-            self.conds = {}
+        """The model in memory, tensors on its device, sigmas on the CPU."""
+        patcher = self.model_patcher
+        found = preparing.prepare_sampling(patcher, noise.shape, self.conds, self.model_options)
+        self.inner_model, self.conds, others = found
+        with preparing.loaded(patcher, noise.shape, others):
+            place = patcher.place
+            if denoise_mask is not None:
+                denoise_mask = place(prepare_mask(denoise_mask, noise.shape))
+            noise, latent_image = place(noise).float(), place(latent_image).float()
+            preparing.tell(patcher, "pre_run")
+            try:
+                output = self.inner_sample(
+                    noise,
+                    latent_image,
+                    noise.device,
+                    sampler,
+                    sigmas.cpu().float(),
+                    denoise_mask,
+                    callback,
+                    disable_pbar,
+                    seed,
+                    latent_shapes=latent_shapes,
+                )
+            finally:
+                preparing.tell(patcher, "cleanup")
+                preparing.cleanup_models(self.conds, others)
         return output.cpu()
 
     @torch.inference_mode()
@@ -195,30 +255,31 @@ class CFGGuider:
         self,
         noise: Tensor,
         latent_image: Tensor,
-        sampler: Sampler,
+        device: torch.device,
+        sampler: Any,
         sigmas: Tensor,
         denoise_mask: Tensor | None,
         callback: Callback | None,
         disable_pbar: bool,
         seed: int | None,
+        latent_shapes: Sequence[Any] | None = None,
     ) -> Tensor:
         """To model space and back, around the sampler."""
+        del device, latent_shapes
+        model = self.inner_model
         if latent_image.any():
-            latent_image = self.model.latent_format.process_in(latent_image)
-        self.conds = process_conditions(self.model, noise, self.original_conds, latent_image, denoise_mask, seed)
+            latent_image = model.latent_format.process_in(latent_image)
+        self.conds = process_conditions(model, noise, self.conds, latent_image, denoise_mask, seed)
         options = dict(self.model_options)
         options["transformer_options"] = {**options.get("transformer_options", {}), "sample_sigmas": sigmas}
-        samples = sampler.sample(
-            self,
-            sigmas,
-            {"model_options": options, "seed": seed},
-            callback,
-            noise,
-            latent_image,
-            denoise_mask,
-            disable_pbar,
+        extra_args = {"model_options": options, "seed": seed}
+        wrappers = get_all_wrappers(WrappersMP.SAMPLER_SAMPLE, options, is_model_options=True)
+        executor = WrapperExecutor.new_class_executor(sampler.sample, sampler, wrappers)
+        samples: Tensor = executor.execute(
+            self, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
         )
-        return self.model.latent_format.process_out(samples.float())
+        done: Tensor = model.latent_format.process_out(samples.float())
+        return done
 
 
 class BasicGuider(CFGGuider):
@@ -232,8 +293,8 @@ class BasicGuider(CFGGuider):
 class DualCFGGuider(CFGGuider):
     """Two conditionings and a negative. regular: cfg(middle, negative, cfg2) + (positive - middle) · cfg1."""
 
-    def __init__(self, model: DiffusionModel) -> None:
-        super().__init__(model)
+    def __init__(self, model_patcher: Any) -> None:
+        super().__init__(model_patcher)
         self.cfg2 = 1.0
         self.nested = False
 
@@ -255,24 +316,24 @@ class DualCFGGuider(CFGGuider):
         self,
         x: Tensor,
         timestep: Tensor,
-        model_options: dict[str, Any],
+        model_options: dict[str, Any] | None = None,
         seed: int | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Both guidances in one batch of predictions."""
-        conds = self.conds
+        model_options, conds = model_options or {}, self.conds
         positive, middle = conds.get("positive"), conds.get("middle")
         negative: list[Condition] | None = conds.get("negative")
         if not model_options.get("disable_cfg1_optimization", False) and not self.nested and _is_one(self.cfg2):
             negative = None
             middle = None if _is_one(self.cfg) else middle
-        out = predict_branches(self.model, [negative, middle, positive], x, timestep, model_options, self.cfg)
+        out = predict_branches(self.inner_model, [negative, middle, positive], x, timestep, model_options, self.cfg)
         if self.nested:
             guided = cfg_function(
-                self.model, out[2], out[1], self.cfg, x, timestep, model_options, cond=positive, uncond=middle
+                self.inner_model, out[2], out[1], self.cfg, x, timestep, model_options, cond=positive, uncond=middle
             )
             return out[0] + self.cfg2 * (guided - out[0])
         against = cfg_function(
-            self.model, out[1], out[0], self.cfg2, x, timestep, model_options, cond=middle, uncond=negative
+            self.inner_model, out[1], out[0], self.cfg2, x, timestep, model_options, cond=middle, uncond=negative
         )
         return against + (out[2] - out[1]) * self.cfg
 
@@ -288,8 +349,8 @@ def perp_neg(positive: Tensor, negative: Tensor, empty: Tensor, neg_scale: float
 class PerpNegGuider(CFGGuider):
     """Positive, negative and an empty prompt."""
 
-    def __init__(self, model: DiffusionModel) -> None:
-        super().__init__(model)
+    def __init__(self, model_patcher: Any) -> None:
+        super().__init__(model_patcher)
         self.neg_scale = 1.0
 
     def set_perp_conds(
@@ -307,17 +368,18 @@ class PerpNegGuider(CFGGuider):
         self,
         x: Tensor,
         timestep: Tensor,
-        model_options: dict[str, Any],
+        model_options: dict[str, Any] | None = None,
         seed: int | None = None,  # noqa: ARG002
     ) -> Tensor:
         """The three predictions in one batch; post-CFG functions see the empty prompt as the unconditional."""
+        model_options = model_options or {}
         positive = self.conds.get("positive")
         negative: list[Condition] | None = self.conds.get("negative")
         empty: list[Condition] | None = self.conds.get("empty_negative_prompt")
         if not model_options.get("disable_cfg1_optimization", False) and math.isclose(self.neg_scale, 0.0):
             negative = None
             empty = None if _is_one(self.cfg) else empty
-        out = predict_branches(self.model, [positive, negative, empty], x, timestep, model_options, self.cfg)
+        out = predict_branches(self.inner_model, [positive, negative, empty], x, timestep, model_options, self.cfg)
         guided = perp_neg(out[0], out[1], out[2], self.neg_scale, self.cfg)
         fixed = {**model_options, "sampler_cfg_function": lambda args: args["input"] - guided}
-        return cfg_function(self.model, out[0], out[2], self.cfg, x, timestep, fixed, cond=positive, uncond=empty)
+        return cfg_function(self.inner_model, out[0], out[2], self.cfg, x, timestep, fixed, cond=positive, uncond=empty)

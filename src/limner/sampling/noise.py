@@ -11,22 +11,29 @@ from limner.errors import BadInput
 from limner.sampling.step import Noise
 
 
-def prepare_noise(latent: Tensor, seed: int, batch_index: Sequence[int] | None = None) -> Tensor:
-    """Unit normal noise shaped like `latent`, drawn on the CPU in the latent's dtype.
+def prepare_noise(latent_image: Tensor, seed: int, noise_inds: Sequence[int] | None = None) -> Tensor:
+    """Unit normal noise shaped like a latent, drawn on the CPU in the latent's dtype. Nodes call it through here.
 
-    batch_index: which member of a larger batch each latent is; equal indices share their noise.
+    noise_inds: which member of a larger batch each latent is; equal numbers share their noise.
     """
-    generator = torch.Generator().manual_seed(seed)
-    if batch_index is None:
+    return prepare_noise_inner(latent_image, torch.Generator().manual_seed(seed), noise_inds)
+
+
+def prepare_noise_inner(
+    latent_image: Tensor, generator: torch.Generator, noise_inds: Sequence[int] | None = None
+) -> Tensor:
+    """The same from a generator that may have been used."""
+    latent = latent_image
+    if noise_inds is None:
         return _randn(latent.shape, latent.dtype, generator)
     one = torch.Size([1, *latent.shape[1:]])
-    wanted = {int(index) for index in batch_index}
+    wanted = {int(index) for index in noise_inds}
     drawn = {}
     for index in range(max(wanted, default=-1) + 1):
         noise = _randn(one, latent.dtype, generator)
         if index in wanted:
             drawn[index] = noise
-    return torch.cat([drawn[int(index)] for index in batch_index])
+    return torch.cat([drawn[int(index)] for index in noise_inds])
 
 
 def _randn(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) -> Tensor:

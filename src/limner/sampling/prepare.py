@@ -123,6 +123,14 @@ def resolve_range(model: DiffusionModel, condition: Condition) -> None:
     for percent, sigma in (("start_percent", "timestep_start"), ("end_percent", "timestep_end")):
         if percent in condition:
             condition[sigma] = model.sampling.percent_to_sigma(condition[percent])
+    for percent, sigma, narrower in (
+        ("clip_start_percent", "timestep_start", min),
+        ("clip_end_percent", "timestep_end", max),
+    ):
+        if percent in condition:  # of a text encoder's schedule: where both are said, the narrower range holds
+            level = model.sampling.percent_to_sigma(condition[percent])
+            known = condition.get(sigma)
+            condition[sigma] = level if known is None else narrower(known, level)
 
 
 def encode(model: DiffusionModel, condition: Condition, noise: Tensor, branch: str, given: dict[str, Any]) -> None:

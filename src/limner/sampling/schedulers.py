@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from limner.errors import BadInput
-from limner.sampling.model_sampling import ModelSampling
+from limner.sampling.model_sampling import ModelSampling, as_sampling
 
-SCHEDULERS = (
+SCHEDULERS = [
     "simple",
     "sgm_uniform",
     "karras",
@@ -24,7 +24,8 @@ SCHEDULERS = (
     "normal",
     "linear_quadratic",
     "kl_optimal",
-)
+]
+"""The names that nodes offer. Packs that bring a scheduler add its name here."""
 
 
 def simple(sampling: ModelSampling, steps: int) -> list[float]:
@@ -115,24 +116,40 @@ def _between_ends(formula: Callable[[float, float, int], list[float]]) -> Callab
     return lambda sampling, steps: formula(sampling.sigma_min, sampling.sigma_max, steps)
 
 
-def calculate_sigmas(model_sampling: ModelSampling, scheduler: str, steps: int) -> Tensor:
+class SchedulerHandler(NamedTuple):
+    """A scheduler. use_ms: it is called with (model_sampling, steps), else with n, sigma_min and sigma_max."""
+
+    handler: Callable[..., Any]
+    use_ms: bool = True
+
+
+SCHEDULER_HANDLERS: dict[str, SchedulerHandler] = {
+    "simple": SchedulerHandler(simple),
+    "sgm_uniform": SchedulerHandler(sgm_uniform),
+    "karras": SchedulerHandler(_between_ends(karras_sigmas)),
+    "exponential": SchedulerHandler(_between_ends(exponential_sigmas)),
+    "ddim_uniform": SchedulerHandler(ddim_uniform),
+    "beta": SchedulerHandler(beta),
+    "normal": SchedulerHandler(normal),
+    "linear_quadratic": SchedulerHandler(linear_quadratic),
+    "kl_optimal": SchedulerHandler(_between_ends(kl_optimal_sigmas)),
+}
+"""How each scheduler is computed. Packs that bring one add it here."""
+
+
+def calculate_sigmas(model_sampling: Any, scheduler_name: str, steps: int) -> Tensor:
     """The sigmas of `steps` steps as a float32 tensor on the CPU, ending in 0.
 
     Raises BadInput when there is no such scheduler or no step.
     """
-    formulas: dict[str, Callable[[ModelSampling, int], list[float]]] = {
-        "simple": simple,
-        "sgm_uniform": sgm_uniform,
-        "karras": _between_ends(karras_sigmas),
-        "exponential": _between_ends(exponential_sigmas),
-        "ddim_uniform": ddim_uniform,
-        "beta": beta,
-        "normal": normal,
-        "linear_quadratic": linear_quadratic,
-        "kl_optimal": _between_ends(kl_optimal_sigmas),
-    }
-    if scheduler not in formulas:
-        raise BadInput(f"No scheduler is called {scheduler!r}.", do=f"Use one of {', '.join(SCHEDULERS)}.")
+    found = SCHEDULER_HANDLERS.get(scheduler_name)
+    if found is None:
+        raise BadInput(f"No scheduler is called {scheduler_name!r}.", do=f"Use one of {', '.join(SCHEDULERS)}.")
     if steps < 1:
         raise BadInput(f"A schedule needs at least one step, not {steps}.")
-    return torch.tensor(formulas[scheduler](model_sampling, steps), dtype=torch.float32)
+    sampling = as_sampling(model_sampling)
+    if found.use_ms:
+        sigmas = found.handler(sampling, steps)
+    else:
+        sigmas = found.handler(n=steps, sigma_min=sampling.sigma_min, sigma_max=sampling.sigma_max)
+    return sigmas.float().cpu() if isinstance(sigmas, Tensor) else torch.tensor(sigmas, dtype=torch.float32)

@@ -103,7 +103,7 @@ class Patches:
 
     def get(self, key: str, default: Any = None) -> Any:
         """The patches of a weight, or the default."""
-        return self[key] if key in self else default
+        return self[key] if key in self.by_key else default
 
     def keys(self) -> Iterator[str]:
         """The weights that have patches."""

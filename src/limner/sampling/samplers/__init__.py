@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
 
 from limner.errors import NotFound
 from limner.sampling.sampler import Sampler
 
-SAMPLERS = (
+SAMPLERS = [
     "euler",
     "euler_cfg_pp",
     "euler_ancestral",
@@ -51,11 +53,19 @@ SAMPLERS = (
     "ddim",
     "uni_pc",
     "uni_pc_bh2",
-)
+]
+"""The names that nodes offer. Packs that bring a sampler add its name here."""
 
 
-def get_sampler(name: str) -> Sampler:
-    """The sampler of this public name, with its default options. Raises NotFound."""
+def get_sampler(name: str) -> Any:
+    """The sampler of this public name: a pack's function if it brought one, else the built-in. Raises NotFound."""
+    functions = sys.modules.get("limner.sampling.functions")
+    function = None if functions is None else functions.brought(name)
+    return built_in(name) if functions is None or function is None else functions.KSAMPLER(function)
+
+
+def built_in(name: str) -> Sampler:
+    """The built-in sampler of this public name, with its default options. Raises NotFound."""
     files = [module.name for module in iter_modules(__path__) if name.startswith(module.name)]
     for file in sorted(files, key=len, reverse=True)[:1]:
         for sampler in import_module(f"{__name__}.{file}").VARIANTS:
