@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from limner.compat.setup import Compat
 from limner.engine import Engine, NodeRegistry
 from limner.settings import Settings
 from limner.store import Store
@@ -24,6 +26,7 @@ class Parts:
     store: Store
     registry: NodeRegistry
     engine: Engine
+    compat: Compat
 
 
 @contextmanager
@@ -36,8 +39,15 @@ def assembled(settings: Settings, *, owned: bool = True) -> Iterator[Parts]:
     store = Store.open(settings, owned=owned)
     try:
         registry = NodeRegistry.open()
-        engine = Engine(settings, store, registry, memory=lambda: make_memory(settings))
-        yield Parts(settings, store, registry, engine)
+        memory = cache(lambda: make_memory(settings))
+        # A registry of their own: what packs see as built-in is looked up without asking packs.
+        compat = Compat(settings, store, NodeRegistry.open(), memory)
+        try:
+            registry.add_source(compat.packs.source)
+            compat.host.engine = engine = Engine(settings, store, registry, memory=memory)
+            yield Parts(settings, store, registry, engine, compat)
+        finally:
+            compat.close()
     finally:
         store.close()
 

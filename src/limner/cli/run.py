@@ -32,6 +32,7 @@ def run(workflow: Path, /, *, settings: Settings, set: tuple[str, ...] = (), out
     if output:
         settings = replace(settings, output_directory=output)
     with assembled(settings, owned=False) as parts:
+        parts.compat.packs.load()
         prompt, ui = read_workflow(workflow, parts)
         for change in set:
             apply_change(prompt, change)

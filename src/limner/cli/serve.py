@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from limner.cli.assemble import Parts, assembled
+from limner.compat.side import ServerSide
 from limner.engine import calm_collector
 from limner.server.logs import LogRing, RingHandler, Tee
 from limner.settings import Settings
@@ -33,7 +34,9 @@ def serve(settings: Settings) -> None:
     calm_collector()
     with assembled(settings) as parts:
         preload = threading.Thread(target=import_nodes_when_quiet, args=(parts,), daemon=True)
-        asyncio.run(run_server(settings, parts.engine, parts.store, logs=ring, on_first_client=preload.start))
+        packs = ServerSide(parts.compat)
+        start = preload.start
+        asyncio.run(run_server(settings, parts.engine, parts.store, logs=ring, on_first_client=start, packs=packs))
 
 
 def start_logging(settings: Settings, ring: LogRing) -> None:
@@ -46,6 +49,7 @@ def start_logging(settings: Settings, ring: LogRing) -> None:
 
 def import_nodes_when_quiet(parts: Parts) -> None:
     """Import torch and the node modules once nothing runs, so that the first picture need not wait for them."""
+    parts.compat.packs.ready.wait()  # prestartup scripts come before torch
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < QUIET_SECONDS:
         time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from limner.server.keys import DEVICES, ENGINE, FRONT_END, HUB, KEYS, LOGS, OPEN
 from limner.server.logs import LogRing
 from limner.server.middleware import make_middleware
 from limner.server.openapi import document
+from limner.server.packs import PACKS, NoPacks, PackSide, make_pack_door
 from limner.store.keys import Keys
 
 if TYPE_CHECKING:
@@ -34,16 +36,20 @@ def make_app(
     logs: LogRing | None = None,
     devices: DeviceProbe | None = None,
     on_first_client: Callable[[], None] | None = None,
+    packs: PackSide | None = None,
 ) -> web.Application:
     """An application that serves the API, the sockets and the front end. It neither starts nor closes the engine.
 
     logs: what `/internal/logs` shows. devices: describes the devices for `/system_stats` in place of the probe that
     needs no torch. on_first_client: called once, when the first front end introduces itself on its socket.
+    packs: the node packs; the caller starts to load them.
 
     Raises BadInput when the chosen front end is none.
     """
     keys = Keys(store.files.root("user"), settings.api_key, required=settings.api_key is not None)
-    app = web.Application(middlewares=[make_middleware(settings, keys)], client_max_size=settings.max_upload_bytes)
+    app = web.Application(
+        middlewares=[make_middleware(settings, keys), make_pack_door()], client_max_size=settings.max_upload_bytes
+    )
     app[SETTINGS] = settings
     app[ENGINE] = engine
     app[STORE] = store
@@ -53,10 +59,12 @@ def make_app(
     app[KEYS] = keys
     app[OPENAPI] = describe_routes
     app[HUB] = hub = Hub(engine, app[LOGS], features(settings), on_first_client)
+    app[PACKS] = packs or NoPacks()
     mount(app)
 
     async def start(_: web.Application) -> None:
         hub.start()
+        app[PACKS].attach(asyncio.get_running_loop(), hub)
 
     async def stop(_: web.Application) -> None:
         await hub.stop()

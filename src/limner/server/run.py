@@ -16,6 +16,7 @@ from aiohttp import web
 
 from limner.errors import BadInput, LimnerError
 from limner.server.app import make_app
+from limner.server.packs import NoPacks, PackSide
 from limner.server.security import is_loopback
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ async def serve(
     logs: LogRing | None = None,
     devices: DeviceProbe | None = None,
     on_first_client: Callable[[], None] | None = None,
+    packs: PackSide | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve on all addresses until SIGINT or SIGTERM, then end in order. Starts the engine, and closes it.
@@ -50,12 +52,16 @@ async def serve(
     Raises BadInput for TLS files that do not fit, LimnerError when no address can be listened on.
     """
     tls = make_tls(settings)
-    app = make_app(settings, engine, store, logs=logs, devices=devices, on_first_client=on_first_client)
+    packs = packs or NoPacks()
+    app = make_app(settings, engine, store, logs=logs, devices=devices, on_first_client=on_first_client, packs=packs)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=GOODBYE)
     await runner.setup()
     with asked_to_stop() as stop:
         try:
             addresses = await listen(runner, settings, tls)
+            packs.start()
+            if engine.queue.remaining():
+                await packs.wait()  # what was left in the queue may need them
             await engine.start()
             if not settings.dont_print_server:
                 say("Starting server\n")
@@ -63,7 +69,9 @@ async def serve(
                     say(f"To see the GUI go to: {address}")
             if settings.auto_launch:
                 await asyncio.to_thread(webbrowser.open, addresses[0].replace("0.0.0.0", "127.0.0.1"))  # noqa: S104
-            if not settings.quick_test_for_ci:
+            if settings.quick_test_for_ci:
+                await packs.wait()
+            else:
                 await stop.wait()
         finally:
             await runner.cleanup()

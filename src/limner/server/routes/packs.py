@@ -15,8 +15,22 @@ from aiohttp.web import HTTPNotFound, Request, Response, StreamResponse
 
 from limner.server.frontend import send_below
 from limner.server.keys import SETTINGS, STORE, Route
+from limner.server.packs import PACKS
 from limner.server.replies import json_reply
-from limner.server.schemas import MISSING, OBJECT, TEXT, TEXTS, bytes_of, json_of, nullable, obj, table
+from limner.server.schemas import (
+    MISSING,
+    OBJECT,
+    SWITCH,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    array,
+    bytes_of,
+    json_of,
+    nullable,
+    obj,
+    table,
+)
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +145,20 @@ def _subgraph(request: Request, wanted: str) -> dict[str, Any] | None:
     return None
 
 
+async def report(request: Request) -> Response:
+    """What became of each node pack: nodes, import time, and what went wrong where."""
+    return json_reply(dict(request.app[PACKS].report()))
+
+
 ABOUT = obj("source name info", source=TEXT, name=TEXT, info=obj("node_pack", node_pack=TEXT), data=TEXT)
 
+PROBLEM = obj("what", what=TEXT, type=TEXT, file=TEXT, line=WHOLE, missing=TEXT, advice=TEXT)
+PACK = obj("name path state", name=TEXT, path=TEXT, state=TEXT, kinds=TEXTS, problems=array(PROBLEM))
+COLLISION = obj("kind kept left_out", kind=TEXT, kept=TEXT, left_out=TEXT)
+REPORT = obj("ready packs collisions", ready=SWITCH, packs=array(PACK), collisions=array(COLLISION))
+
 ROUTES = (
+    Route("GET", "/packs", report, answers={200: json_of("What became of each node pack.", REPORT)}),
     Route("GET", "/workflow_templates", templates, answers={200: json_of("Names by pack.", table(TEXTS))}),
     Route(
         "GET",

@@ -16,6 +16,7 @@ from aiohttp.web import Request, Response
 from limner.server.features import features
 from limner.server.frontend import FrontEnd, installed_version
 from limner.server.keys import DEVICES, FRONT_END, SETTINGS, Route
+from limner.server.packs import PACKS, scripts
 from limner.server.replies import json_reply
 from limner.server.schemas import SWITCH, TEXT, TEXTS, WHOLE, array, json_of, nullable, obj
 
@@ -77,7 +78,7 @@ async def tell_features(request: Request) -> Response:
 async def extensions(request: Request) -> Response:
     """Addresses of the scripts that extend the front end."""
     front_end: FrontEnd = request.app[FRONT_END]
-    return json_reply(front_end.extensions())
+    return json_reply([*front_end.extensions(), *await scripts(request.app[PACKS])])
 
 
 DEVICE = obj(
