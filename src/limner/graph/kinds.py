@@ -116,6 +116,17 @@ class Hidden:
 
 
 @dataclass(frozen=True)
+class Each:
+    """Marks `**values: Annotated[float, Each(("a.", "b."), Float(), 1.0)]`: a widget for each of these names, with a
+    default. They are what the wire says and need not be Python names.
+    """
+
+    names: tuple[str, ...]
+    widget: Int | Float | Text | Bool
+    default: Any = None
+
+
+@dataclass(frozen=True)
 class Optional:
     """Marks an input that may be left out although it has a default: `Annotated[int, Int(), Optional()] = 3`."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from limner.errors import LimnerError
-from limner.graph.kinds import Bool, Choice, FileIn, Float, Folder, Hidden, Int, Kind, Optional, Text
+from limner.graph.kinds import Bool, Choice, Each, FileIn, Float, Folder, Hidden, Int, Kind, Optional, Text
 from limner.graph.run import Run
 
 Widget = Int | Float | Text | Bool | Choice | Folder | FileIn
@@ -191,6 +191,8 @@ def derive_schema(function: Any, traits: NodeTraits) -> Schema:
             run_parameter = name
         elif isinstance(marker, Hidden):
             hidden[name] = marker.name
+        elif isinstance(marker, Each):
+            inputs += _each_port(marker)
         else:
             required = parameter.default is not None and not _marked_optional(hints[name])
             port = replace(_input_port(name, base, marker, parameter, traits), required=required)
@@ -225,10 +227,18 @@ def _split(annotation: Any) -> tuple[Any, Any]:
     if get_origin(annotation) is Annotated:
         base, *values = get_args(annotation)
         known = [
-            v for v in values if isinstance(v, Kind | Int | Float | Text | Bool | Choice | Folder | FileIn | Hidden)
+            v
+            for v in values
+            if isinstance(v, Kind | Int | Float | Text | Bool | Choice | Folder | FileIn | Hidden | Each)
         ]
         return base, known[-1] if known else None
     return annotation, None
+
+
+def _each_port(marker: Each) -> list[Port]:
+    options = {} if marker.default is None else {"default": marker.default}
+    kind = _WIDGET_KINDS[type(marker.widget)]
+    return [Port(name, kind, options={**options, **_widget_options(marker.widget)}) for name in marker.names]
 
 
 def _marked_optional(annotation: Any) -> bool:
