@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 
 from limner.errors import BadInput, LimnerError
@@ -72,6 +73,8 @@ async def answer(request: web.Request, handler: Handler, limit: int) -> web.Stre
         return web.Response(status=error.status, reason=error.reason, text=error.text, headers=kept)
     except LimnerError as error:
         return problem(error)
+    except (HttpProcessingError, web.RequestPayloadError) as error:
+        return problem(BadInput("The request is not well formed.", why=f"{error.args[0] if error.args else error}"))
     except (ConnectionError, TimeoutError):
         raise  # The client went away: there is nobody to answer.
     except Exception as error:

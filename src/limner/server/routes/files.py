@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import FileField, FileResponse, HTTPNotFound, Request, Response, StreamResponse
 
 from limner.errors import BadInput, Forbidden, NotFound
@@ -95,7 +96,7 @@ async def read_form(request: Request) -> Form:
     """The request's form. Raises BadInput when it is none, or a broken one."""
     try:
         return await request.post()
-    except (ValueError, AssertionError, LookupError, RuntimeError) as error:
+    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError) as error:
         raise BadInput(
             "The request holds no form that can be read.", why=f"{error}.", do="Send multipart form data."
         ) from error
@@ -133,6 +134,8 @@ async def keep(request: Request, form: Form, data: bytes) -> Response:
         final = await asyncio.to_thread(files.save_upload, kind, subfolder.replace("\\", "/"), name, data, overwrite)
     except Forbidden as error:
         raise BadInput(error.what, error.why, error.do) from None
+    except OSError as error:
+        raise BadInput(f"The file {name!r:.100} cannot be written.", why=f"{error.strerror}.") from error
     return json_reply({"name": final, "subfolder": subfolder, "type": kind})
 
 
