@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image as Picture
 
+from limner.errors import BadInput
 from limner.nodes import image_animated, image_files
 from tests.nodes.make import run_in
 
@@ -116,3 +117,17 @@ def test_a_camera_picture_is_loaded_from_where_the_browser_put_it(run):
     Picture.new("RGB", (3, 2), (255, 0, 0)).save(folder / "1.png")
     made = image_files.webcam(run, "webcam/1.png [temp]")
     assert made[0, 0, 0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_picture_too_wide_for_webp_is_refused_in_words(run):
+    with pytest.raises(BadInput, match="17000×1"):
+        image_animated.save_webp(run, torch.zeros(1, 1, 17000, 3), method="fastest")
+    assert list(run.store.files.root("output").iterdir()) == []
+
+
+def test_grey_frames_are_saved_and_other_channels_refused(run):
+    shown = image_animated.save_png(run, torch.rand(2, 4, 4, 1)).ui
+    with Picture.open(saved(run, shown)) as picture:
+        assert picture.n_frames == 2
+    with pytest.raises(BadInput, match="2, 2, 5"):
+        image_animated.save_png(run, torch.rand(2, 2, 2, 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from limner.store.media import encode_png, open_image
 _log = logging.getLogger(__name__)
 
 Upload = Annotated[str, FileIn("input", upload=True)]
+AnyUpload = Annotated[str, FileIn("input", upload=True, suffixes=("",))]
+"""Offers every file, as saved workflows expect of masks."""
 Pixels = Annotated[int, Int(min=0, max=16384, step=1)]
 Channel = Annotated[str, Choice(("alpha", "red", "green", "blue"))]
 SAVED, PREVIEWED = 4, 1
@@ -57,7 +60,7 @@ def _image_digest(run: Run, image: str) -> str:
 
 
 @node("LoadImageMask", category="mask", title="Load Image (as Mask)")
-def load_mask(run: Run, image: Upload, channel: Channel) -> Mask:
+def load_mask(run: Run, image: AnyUpload, channel: Channel) -> Mask:
     """One channel of a picture as a mask; alpha is inverted, so that 1 is transparent.
 
     image: the file.
@@ -206,6 +209,25 @@ def preview_mask(run: Run, mask: Mask, prompt: Prompt = None, extra_pnginfo: Ext
     """A mask shown as a grey picture but not kept."""
     grey = mask.reshape(-1, *mask.shape[-2:], 1).expand(-1, -1, -1, 3)
     return _save(run, grey, "temp", temp_prefix(), compress=SAVED, texts=carried(run, prompt, extra_pnginfo))
+
+
+@node(
+    "SaveImageWebsocket",
+    category="api/image",
+    title="SaveImageWebsocket",
+    python_module="custom_nodes.websocket_image_save",
+    output_node=True,
+)
+def send(run: Run, images: Image) -> Ui:
+    """Pictures as PNG over the client's socket, as previews in full size; nothing is written."""
+    for index, image in enumerate(images):
+        run.progress(index, len(images), ("PNG", Picture.fromarray(pixel_bytes(image)), None))
+    return Ui({})
+
+
+@send.changes_when
+def _always(images: object) -> int:  # noqa: ARG001 - whoever asks again wants them sent again
+    return time.time_ns()
 
 
 def _save(run: Run, images: Tensor, kind: str, prefix: str, *, compress: int, texts: dict[str, str]) -> Ui:

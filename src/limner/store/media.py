@@ -66,6 +66,10 @@ def encode_png(pixels: np.ndarray[Any, Any], texts: Mapping[str, str] | None = N
 
     Raises BadInput for another shape or type.
     """
+    return _png(_picture(pixels), texts, compress_level)
+
+
+def _picture(pixels: np.ndarray[Any, Any]) -> Image:
     from PIL import Image  # noqa: PLC0415
 
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -75,7 +79,7 @@ def encode_png(pixels: np.ndarray[Any, Any], texts: Mapping[str, str] | None = N
             f"An array {pixels.shape} of {pixels.dtype} cannot be saved as a picture.",
             why="It must be (height, width), or that with 1, 3 or 4 channels, of uint8.",
         )
-    return _png(Image.fromarray(pixels), texts, compress_level)
+    return Image.fromarray(pixels)
 
 
 def encode_animated_png(
@@ -88,7 +92,6 @@ def encode_animated_png(
 
     duration: milliseconds a frame.
     """
-    from PIL import Image  # noqa: PLC0415
     from PIL.PngImagePlugin import PngInfo  # noqa: PLC0415
 
     info = PngInfo()
@@ -96,18 +99,7 @@ def encode_animated_png(
         # the length of a chunk is known to its reader, so that nothing but the key's end needs a mark
         name = key.replace("\0", "").encode("latin-1", "ignore")
         info.add(b"comf", name + b"\0" + text.encode("latin-1", "replace"), after_idat=True)
-    first, *rest = (Image.fromarray(frame) for frame in frames)
-    buffer = io.BytesIO()
-    first.save(
-        buffer,
-        "PNG",
-        pnginfo=info,
-        compress_level=compress_level,
-        save_all=True,
-        duration=duration,
-        append_images=rest,
-    )
-    return buffer.getvalue()
+    return _animation("PNG", frames, duration, pnginfo=info, compress_level=compress_level)
 
 
 PROMPT_TAG, FIRST_EXTRA_TAG = 0x0110, 0x010F
@@ -135,19 +127,16 @@ def encode_animated_webp(
         place = PROMPT_TAG if key == "prompt" else tag
         tag -= key != "prompt"
         exif[place] = f"{key}:{text}"
-    first, *rest = (Image.fromarray(frame) for frame in frames)
+    return _animation("WEBP", frames, duration, exif=exif, lossless=lossless, quality=quality, method=method)
+
+
+def _animation(kind: str, frames: Sequence[np.ndarray[Any, Any]], duration: int, **options: Any) -> bytes:
+    first, *rest = (_picture(frame) for frame in frames)
     buffer = io.BytesIO()
-    first.save(
-        buffer,
-        "WEBP",
-        save_all=True,
-        duration=duration,
-        append_images=rest,
-        exif=exif,
-        lossless=lossless,
-        quality=quality,
-        method=method,
-    )
+    try:
+        first.save(buffer, kind, save_all=True, duration=duration, append_images=rest, **options)
+    except (OSError, ValueError) as error:  # WebP ends at 16 383 pixels a side
+        raise BadInput(f"Pictures of {first.width}×{first.height} cannot be saved as {kind}: {error}.") from error
     return buffer.getvalue()
 
 
