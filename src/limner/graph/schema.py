@@ -69,6 +69,8 @@ class Schema:
     companions: names of the companions the function carries (changes_when, lazy, checks).
     validates: input names the `checks` companion takes over from the ordinary value checks; "*" for all of them, and
     "input_types" when it also looks at the kinds of what is linked, which are then not checked before.
+    more: the form of inputs that are not declared but taken all the same (classes of packs whose inputs grow in the
+    front end), None where others are ignored.
     asynchronous: whether calls give awaitables; such a node is taken early, so that others run meanwhile.
     """
 
@@ -91,10 +93,16 @@ class Schema:
     companions: frozenset[str] = frozenset()
     validates: frozenset[str] = frozenset()
     asynchronous: bool = False
+    more: Port | None = None
 
     def input(self, name: str) -> Port | None:
         """The input of that name, or None."""
-        return next((port for port in self.inputs if port.name == name), None)
+        return next((port for port in self.inputs if port.name == name), self.more)
+
+    def ports(self) -> dict[str, Port]:
+        """The inputs by name; where undeclared ones are taken, every name is there."""
+        declared = {port.name: port for port in self.inputs}
+        return declared if self.more is None else _EveryPort(declared, self.more)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, for the description cache."""
@@ -106,7 +114,8 @@ class Schema:
         plain["hidden"] = dict(self.hidden)
         if not self.asynchronous:
             del plain["asynchronous"]
-        return plain
+        del plain["more"]
+        return plain if self.more is None else {**plain, "more": _port_json(self.more)}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Schema:
@@ -119,6 +128,20 @@ class Schema:
         if values.get("more") is not None:
             values["more"] = _port_from_json(plain["more"])
         return cls(**values)
+
+
+class _EveryPort(dict[str, Port]):
+    """Ports by name, with one form for every name that is not declared."""
+
+    def __init__(self, declared: Mapping[str, Port], more: Port) -> None:
+        super().__init__(declared)
+        self._more = more
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str)
+
+    def __missing__(self, name: str) -> Port:
+        return replace(self._more, name=name)
 
 
 def _port_json(port: Port) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from limner.graph.describe import input_config
@@ -90,6 +90,14 @@ class _Known:
         self.outputs = tuple(port.kind for port in schema.outputs)
         self.asks = "checks" in schema.companions
         self.ports = [(port, port.name, _text_choices(port)) for port in schema.inputs]
+
+    def of(self, inputs: Mapping[str, Any]) -> list[tuple[Port, str, frozenset[str] | None]]:
+        """The ports of a call: the declared ones, and where others are taken those that it has."""
+        more = self.schema.more
+        if more is None:
+            return self.ports
+        declared = {name for _, name, _ in self.ports}
+        return self.ports + [(replace(more, name=name), name, None) for name in inputs if name not in declared]
 
 
 def _text_choices(port: Port) -> frozenset[str] | None:
@@ -193,7 +201,7 @@ class _Validator:
         constants: dict[str, Any] = {}
         received: dict[str, str] = {}
         inputs = call.inputs
-        for port, name, choices in known.ports:
+        for port, name, choices in known.of(inputs):
             if name not in inputs:
                 if port.required:
                     what = "Required input is missing"

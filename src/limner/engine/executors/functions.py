@@ -70,7 +70,7 @@ class Functions:
 def prepare(schema: Schema, source: NodeSource | None = None) -> Prepared:
     """Make a kind ready; the function of a built-in one is imported."""
     function, companions = (not_called, {}) if source is not None else resolve(schema.home)
-    ports = {port.name: port for port in schema.inputs}
+    ports = schema.ports()
     has_lazy = "lazy" in (companions if source is None else schema.companions)
     slots = tuple(port.is_list for port in schema.outputs)
     return Prepared(
