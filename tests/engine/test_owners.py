@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from limner.engine.cache import ClassicCache, Entry, Scoped
 from limner.engine.queue import Job, Queue
 from limner.errors import Forbidden
 from limner.store.files import Files
 from limner.store.jobs import JobStore
 from limner.store.records import JobRecord
+from tests.engine import nodes
+from tests.engine.make import bench, say_and_show
 
 
 def job(prompt_id: str, owner: str | None) -> Job:
@@ -81,13 +82,16 @@ def test_an_owner_is_known_after_a_restart(tmp_path: Path) -> None:
         assert [record.owner for record in store.load_unfinished()] == ["ann"]
 
 
-def test_results_of_one_owner_are_not_given_to_another() -> None:
-    cache = ClassicCache()
-    ann, bob = Scoped(cache, "ann"), Scoped(cache, "bob")
-    ann.put(b"x", Entry(([1],)))
-
-    assert (bob.get(b"x"), cache.get(b"x")) == (None, None)
-    assert ann.get(b"x") is not None
+async def test_results_of_one_owner_are_not_given_to_another(tmp_path: Path) -> None:
+    async with bench(tmp_path, cache_lru=10) as b:
+        called: list[int] = []
+        nodes.calls.clear()
+        for owner in ("ann", "bob", "ann"):
+            accepted = await b.engine.submit({"prompt": say_and_show()}, owner)
+            await b.engine.wait(accepted.prompt_id)
+            called.append(len(nodes.calls))
+        assert called[1] == 2 * called[0]
+        assert called[2] == called[1]
 
 
 def test_each_owner_has_folders_of_its_own(tmp_path: Path) -> None:

@@ -2,65 +2,154 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Mapping
+import gc
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+Owner = tuple[str, str]
+"""The node of a prompt, and its kind, that a node belongs to which an expansion made (rule C9)."""
+
+
+class Shown(NamedTuple):
+    """What a node showed that an expansion made: which node, what, and who it is."""
+
+    node: str
+    ui: Mapping[str, Any]
+    meta: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What a node gave: each output slot as a list of values (rule M1), and what it shows, if anything.
 
-    meta: which node made it, as the history says it. blocked: whether a value stops what depends on it.
+    meta: which node made it, as the history says it. blocked: whether a value stops what depends on it. inner: what
+    nodes showed that ran in this node's place.
     """
 
     outputs: tuple[list[Any], ...]
     ui: Mapping[str, Any] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     blocked: bool = False
+    inner: tuple[Shown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How a result came about, for policies that care.
+
+    owner: of a node that an expansion made. seconds: how long the node took. lasting: whether the signature means the
+    same in another process.
+    """
+
+    owner: Owner | None = None
+    seconds: float = 0.0
+    lasting: bool = False
+
+
+PLAINLY = Made()
+
+
+def nobody(_: Owner) -> bool:
+    """No owner is there."""
+    return False
 
 
 class ResultCache(Protocol):
-    """A policy. Called by the thread that runs nodes only."""
+    """A policy. Called by the thread that runs nodes only.
 
-    def begin(self, signatures: Collection[bytes]) -> None:
-        """A prompt with nodes of these signatures starts."""
+    steady: whether what is put stays until the next prompt begins; else the run holds results for those who wait.
+    """
+
+    steady: bool
+
+    def begin(self, signatures: Collection[bytes], there: Callable[[Owner], bool] = nobody) -> None:
+        """A prompt starts with nodes of these signatures. there: whether it has that node, which may expand again."""
+
+    def has(self, signature: bytes) -> bool:
+        """Whether `get` should find it."""
 
     def get(self, signature: bytes) -> Entry | None:
         """The result of that signature, if it is kept."""
 
-    def put(self, signature: bytes, entry: Entry) -> None:
+    def put(self, signature: bytes, entry: Entry, made: Made = PLAINLY) -> None:
         """Keep a result as long as the policy says."""
+
+    def poll(self, held: Callable[[], Collection[bytes]]) -> None:
+        """A node has ended. held: signatures of results that the run holds itself; dropping them frees nothing."""
 
     def clear(self) -> None:
         """Keep nothing."""
 
 
+class _Kept:
+    """A result, whose it is, and in which prompt it was last used."""
+
+    __slots__ = ("entry", "owner", "used")
+
+    def __init__(self, entry: Entry, owner: Owner | None, used: int) -> None:
+        self.entry = entry
+        self.owner = owner
+        self.used = used
+
+
 class ClassicCache:
-    """Keeps what the current prompt uses: all other results go when it starts (rule C5)."""
+    """Keeps what the current prompt uses: all other results go when it starts (rule C5).
+
+    What expanded nodes gave stays while the node that they belong to does. Once that is expanded anew, what it did not
+    use then goes (rule C9).
+    """
+
+    steady = True
 
     def __init__(self) -> None:
-        self._entries: dict[bytes, Entry] = {}
+        self._entries: dict[bytes, _Kept] = {}
+        self._generation = 0
+        self._expanded: dict[Owner, int] = {}
 
-    def begin(self, signatures: Collection[bytes]) -> None:
-        """A prompt with nodes of these signatures starts."""
+    def begin(self, signatures: Collection[bytes], there: Callable[[Owner], bool] = nobody) -> None:
+        """A prompt starts with nodes of these signatures. there: whether it has that node, which may expand again."""
         used = signatures if isinstance(signatures, (set, frozenset)) else set(signatures)
-        stale = [signature for signature in self._entries if signature not in used]
+        expanded = {owner: last for owner, last in self._expanded.items() if there(owner)}
+        stale = [
+            signature
+            for signature, kept in self._entries.items()
+            if signature not in used and (kept.owner is None or kept.used < expanded.get(kept.owner, sys.maxsize))
+        ]
         for signature in stale:
             del self._entries[signature]
+        self._expanded = expanded
+        self._generation += 1
+
+    def has(self, signature: bytes) -> bool:
+        """Whether it is kept."""
+        return signature in self._entries
 
     def get(self, signature: bytes) -> Entry | None:
         """The result of that signature, if it is kept."""
-        return self._entries.get(signature)
+        kept = self._entries.get(signature)
+        if kept is None:
+            return None
+        if kept.owner is not None:
+            kept.used = self._expanded[kept.owner] = self._generation
+        return kept.entry
 
-    def put(self, signature: bytes, entry: Entry) -> None:
+    def put(self, signature: bytes, entry: Entry, made: Made = PLAINLY) -> None:
         """Keep a result."""
-        self._entries[signature] = entry
+        self._entries[signature] = _Kept(entry, made.owner, self._generation)
+        if made.owner is not None:
+            self._expanded[made.owner] = self._generation
+
+    def poll(self, held: Callable[[], Collection[bytes]]) -> None:
+        """Nothing is to be done."""
 
     def clear(self) -> None:
         """Keep nothing."""
         self._entries.clear()
+        self._expanded.clear()
 
 
 class LruCache:
@@ -69,91 +158,155 @@ class LruCache:
     Results of the current prompt are never dropped.
     """
 
-    def __init__(self, limit: int) -> None:
+    steady = True
+
+    def __init__(self, limit: int | None) -> None:
         self._limit = limit
-        self._entries: dict[bytes, Entry] = {}
-        self._used: dict[bytes, int] = {}
+        self._entries: OrderedDict[bytes, _Kept] = OrderedDict()  # least recently used first
         self._generation = 0
 
-    def begin(self, signatures: Collection[bytes]) -> None:
-        """A prompt with nodes of these signatures starts."""
+    def begin(self, signatures: Collection[bytes], there: Callable[[Owner], bool] = nobody) -> None:  # noqa: ARG002
+        """A prompt starts with nodes of these signatures."""
         self._generation += 1
         for signature in signatures:
-            if signature in self._entries:
-                self._used[signature] = self._generation
+            self.get(signature)
         self._shrink()
+
+    def has(self, signature: bytes) -> bool:
+        """Whether it is kept."""
+        return signature in self._entries
 
     def get(self, signature: bytes) -> Entry | None:
         """The result of that signature, if it is kept."""
-        entry = self._entries.get(signature)
-        if entry is not None:
-            self._used[signature] = self._generation
-        return entry
+        kept = self._entries.get(signature)
+        if kept is None:
+            return None
+        kept.used = self._generation
+        self._entries.move_to_end(signature)
+        return kept.entry
 
-    def put(self, signature: bytes, entry: Entry) -> None:
+    def put(self, signature: bytes, entry: Entry, made: Made = PLAINLY) -> None:
         """Keep a result."""
-        self._entries[signature] = entry
-        self._used[signature] = self._generation
-        if len(self._entries) > self._limit:
-            self._shrink()
+        self._entries[signature] = _Kept(entry, made.owner, self._generation)
+        self._entries.move_to_end(signature)
+        self._shrink()
+
+    def poll(self, held: Callable[[], Collection[bytes]]) -> None:
+        """Nothing is to be done."""
 
     def clear(self) -> None:
         """Keep nothing."""
         self._entries.clear()
-        self._used.clear()
 
     def _shrink(self) -> None:
-        excess = len(self._entries) - self._limit
-        if excess <= 0:
+        if self._limit is None:
             return
-        old = sorted((g, s) for s, g in self._used.items() if g < self._generation)
-        for _, signature in old[:excess]:
-            del self._entries[signature], self._used[signature]
+        while len(self._entries) > self._limit:
+            oldest = next(iter(self._entries))
+            if self._entries[oldest].used == self._generation:
+                return
+            del self._entries[oldest]
+
+
+class RamCache(LruCache):
+    """Keeps results while enough memory is free (rule C8): then the largest and oldest go until there is again.
+
+    headroom: GB that are to stay free. available: how many bytes are. Results of the current prompt may go too; the
+    run holds those that nodes still wait for.
+    """
+
+    steady = False
+
+    def __init__(self, headroom: float, available: Callable[[], float] | None = None, interval: float = 0.05) -> None:
+        super().__init__(None)
+        self._headroom = headroom * GB
+        self._available = available or free_memory
+        self._interval = interval
+        self._polled = 0.0
+
+    def poll(self, held: Callable[[], Collection[bytes]]) -> None:
+        """Make room if there is too little; looks at most every `interval` seconds."""
+        now = time.monotonic()
+        if now - self._polled < self._interval:
+            return
+        self._polled = now
+        if self._available() >= self._headroom:
+            return
+        gc.collect()
+        kept_by_run = held()
+        places = {signature: place for place, signature in enumerate(self._entries)}
+        order = sorted(places, key=lambda one: (-self._score(self._entries[one]), places[one]))
+        for signature in order:
+            if self._available() >= self._headroom * ENOUGH:
+                return
+            if signature not in kept_by_run:
+                del self._entries[signature]
+
+    def _score(self, kept: _Kept) -> float:
+        """How little a result is worth its memory: by size, growing with each prompt that does not use it."""
+        return AGEING ** (self._generation - kept.used) * (0.1 + ram_of(kept.entry.outputs))
+
+
+GB = 1024**3
+AGEING = 1.3
+ENOUGH = 1.1
+"""Once there is too little memory, room is made for a tenth more than is to stay free."""
+TENSOR_SHARE = 0.5
+"""Tensors count half: others may hold them too."""
+
+
+def free_memory() -> float:
+    """Bytes of memory that can be had without swapping."""
+    import psutil  # noqa: PLC0415 - only this policy needs it
+
+    return float(psutil.virtual_memory().available)
+
+
+def ram_of(value: Any, depth: int = 0) -> float:
+    """Bytes of main memory that a result keeps: tensors, lists and dicts of them, and objects that say it."""
+    if depth > 8 or value is None or isinstance(value, (str, int, float, bool)):
+        return 0.0
+    if isinstance(value, (list, tuple)):
+        return sum(ram_of(one, depth + 1) for one in value)
+    if isinstance(value, dict):
+        return sum(ram_of(one, depth + 1) for one in value.values())
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size() * TENSOR_SHARE if value.device.type == "cpu" else 0.0
+    said = getattr(value, "get_ram_usage", None)
+    return float(said()) if callable(said) else 0.0
 
 
 class NoCache:
     """Keeps nothing: results reach their consumers within a run and are gone after it (rule C7)."""
 
-    def begin(self, signatures: Collection[bytes]) -> None:
+    steady = False
+
+    def begin(self, signatures: Collection[bytes], there: Callable[[Owner], bool] = nobody) -> None:
         """A prompt starts."""
+
+    def has(self, signature: bytes) -> bool:  # noqa: ARG002 - nothing is ever there
+        """False."""
+        return False
 
     def get(self, signature: bytes) -> Entry | None:  # noqa: ARG002 - nothing is ever there
         """None."""
         return None
 
-    def put(self, signature: bytes, entry: Entry) -> None:
+    def put(self, signature: bytes, entry: Entry, made: Made = PLAINLY) -> None:
         """Let the result go."""
+
+    def poll(self, held: Callable[[], Collection[bytes]]) -> None:
+        """Nothing is to be done."""
 
     def clear(self) -> None:
         """There is nothing to drop."""
 
 
-class Scoped:
-    """Another cache as one owner has it: what a node gave for one API key is not given to another."""
-
-    def __init__(self, cache: ResultCache, owner: str) -> None:
-        self._cache = cache
-        self._mark = hashlib.sha256(owner.encode()).digest()
-
-    def begin(self, signatures: Collection[bytes]) -> None:
-        """A prompt with nodes of these signatures starts."""
-        self._cache.begin({self._mark + signature for signature in signatures})
-
-    def get(self, signature: bytes) -> Entry | None:
-        """The result of that signature, if it is kept."""
-        return self._cache.get(self._mark + signature)
-
-    def put(self, signature: bytes, entry: Entry) -> None:
-        """Keep a result."""
-        self._cache.put(self._mark + signature, entry)
-
-    def clear(self) -> None:
-        """Keep nothing, of any owner."""
-        self._cache.clear()
-
-
 def make_cache(settings: Any) -> ResultCache:
-    """The policy that the settings ask for: `cache_lru`, `cache_none`, else classic."""
+    """The policy that the settings ask for: `cache_lru`, `cache_ram`, `cache_none`, else classic (rule Z1)."""
     if settings.cache_lru:
         return LruCache(settings.cache_lru)
+    if settings.cache_ram:
+        return RamCache(settings.cache_ram)
     return NoCache() if settings.cache_none else ClassicCache()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from limner.engine.executors.functions import Functions, call_companion
-from limner.graph import Run, Schema
+from limner.graph import Listed, Run, Schema
 
 
 def run_checks(
@@ -28,7 +28,7 @@ def run_checks(
     if companion is None:
         return [True]
     values: dict[str, Any] = {name: {} if marker == "PROMPT" else None for name, marker in schema.hidden.items()}
-    values |= {name: list(value) if type(value) is tuple else value for name, value in constants.items()}
+    values |= {name: list(value) if type(value) is Listed else value for name, value in constants.items()}
     if "input_types" in schema.validates:
         values["input_types"] = dict(received)
     if schema.input_is_list:

@@ -226,14 +226,17 @@ class Preview(Event):
     node: str = ""
     image: bytes = b""
     image_type: str = "image/jpeg"
+    display_node: str = ""
+    parent_node: str | None = None
+    real_node: str = ""
 
     def data(self) -> dict[str, Any]:
         """The metadata of the binary frame with metadata."""
         return {
             "node_id": self.node,
             "prompt_id": self.prompt_id,
-            "display_node_id": self.node,
-            "parent_node_id": None,
-            "real_node_id": self.node,
+            "display_node_id": self.display_node or self.node,
+            "parent_node_id": self.parent_node,
+            "real_node_id": self.real_node or self.node,
             "image_type": self.image_type,
         }

@@ -2,6 +2,13 @@
 
 from limner.graph.convert import MissingNodeTypes, convert_workflow, is_api_prompt, is_ui_workflow, unwrap
 from limner.graph.describe import describe
+from limner.graph.dynamic import (
+    DependencyCycleError,
+    DuplicateNodeError,
+    DynamicPrompt,
+    NodeInputError,
+    NodeNotFoundError,
+)
 from limner.graph.kinds import (
     AnyKind,
     Bool,
@@ -22,7 +29,7 @@ from limner.graph.kinds import (
 )
 from limner.graph.node import NodeFunction, NodeResult, Ui, node
 from limner.graph.plan import Plan, Schedule, plan
-from limner.graph.prompt import Link, NodeCall, Prompt, PromptError, nearest, normalised, parse
+from limner.graph.prompt import Link, Listed, NodeCall, Prompt, PromptError, nearest, normalised, parse
 from limner.graph.registry import FileLookup, NoFiles, Registry, SchemaTable, Snapshot, collect
 from limner.graph.run import CURRENT_RUN, Blocker, Run
 from limner.graph.schema import Port, Schema
@@ -36,6 +43,9 @@ __all__ = [
     "Bool",
     "Choice",
     "Conditioning",
+    "DependencyCycleError",
+    "DuplicateNodeError",
+    "DynamicPrompt",
     "FileIn",
     "FileLookup",
     "Float",
@@ -46,11 +56,14 @@ __all__ = [
     "Kind",
     "Latent",
     "Link",
+    "Listed",
     "Mask",
     "MissingNodeTypes",
     "NoFiles",
     "NodeCall",
     "NodeFunction",
+    "NodeInputError",
+    "NodeNotFoundError",
     "NodeResult",
     "NodeSource",
     "Optional",

@@ -11,6 +11,12 @@ from limner.errors import BadInput
 from limner.graph.registry import Registry
 
 
+class Listed(tuple[Any, ...]):
+    """A list that is meant as a value, where a plain list would be a link."""
+
+    __slots__ = ()
+
+
 class Link(NamedTuple):
     """An input that is another node's output: that node's id and the output's place."""
 
@@ -22,7 +28,8 @@ class Link(NamedTuple):
 class NodeCall:
     """One node of a prompt.
 
-    inputs: values and `Link`s by name. A list is a link that is malformed; a list meant as a value is a tuple here.
+    inputs: values and `Link`s by name. In a prompt that was sent, a list is a link that is malformed, and one meant as
+    a value is `Listed`.
     extra: whatever else the client wrote beside class_type and inputs (`_meta`, `is_changed`).
     """
 
@@ -90,13 +97,13 @@ def _parse_call(node: str, plain: Any, registry: Registry | None, known: set[str
 
 
 def parse_value(value: Any) -> Any:
-    """One input: `[id, place]` becomes a Link, a list wrapped as `{"__value__": [...]}` a tuple (rule V8)."""
+    """One input: `[id, place]` becomes a Link, a list wrapped as `{"__value__": [...]}` is Listed (rule V8)."""
     if type(value) is list:
         if len(value) == 2 and type(value[0]) is str and type(value[1]) is int:
             return Link(value[0], value[1])
         return value
     if type(value) is dict and "__value__" in value and isinstance(value["__value__"], list):
-        return tuple(value["__value__"])
+        return Listed(value["__value__"])
     return value
 
 

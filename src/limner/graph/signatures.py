@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from secrets import token_bytes
-from typing import Any
+from typing import Any, NamedTuple
 
 from limner.graph.prompt import Link, NodeCall, Prompt
 from limner.graph.registry import Registry
@@ -25,21 +25,45 @@ _DEEPEST = 100
 _PLAIN = (str, int, bool, float, bytes)
 
 
+class _Kind(NamedTuple):
+    start: bytes
+    schema: Schema | None
+    declared: frozenset[str] | None
+    by_id: bool
+    fleeting: bool
+
+
 class Signer:
     """Signs the nodes of a prompt, each once; what is wired in first, without recursion.
 
-    The prompt may grow (expansion) between calls of `sign`. Without a registry every link counts as declared.
+    The prompt may grow (expansion) between calls of `sign`: `owners` has, for each node that another returned, bytes
+    that say which, so that nodes in different places below one expansion keep results of their own (rule C9).
+    Without a registry every link counts as declared.
+
+    salt: part of every signature that has no link. version: what the code of a kind is known by, for results that are
+    kept longer than the process; None where nobody can say.
+    fleeting: the nodes whose signatures are good for this run only, because something in them is unlike everything.
     """
 
     def __init__(
-        self, prompt: Prompt, registry: Registry | None = None, fingerprint: Fingerprint | None = None
+        self,
+        prompt: Prompt,
+        registry: Registry | None = None,
+        fingerprint: Fingerprint | None = None,
+        salt: bytes = b"",
+        version: Callable[[str], bytes | None] | None = None,
     ) -> None:
         self.signatures: dict[str, bytes] = {}
+        self.owners: dict[str, bytes] = {}
+        self.fleeting: set[str] = set()
+        self._salt = salt
+        self._version = version
+        self._never = 0
         self._prompt = prompt
         self._registry = registry
         self._fingerprint = fingerprint
         self._texts: dict[str, bytes] = {}
-        self._kinds: dict[str, tuple[Schema | None, frozenset[str] | None]] = {}
+        self._kinds: dict[str, _Kind] = {}
 
     def sign(self, root: str) -> bytes:
         """The signature of a node. A node that cannot be (missing, or part of a cycle) is unlike every other."""
@@ -53,37 +77,50 @@ class Signer:
                 continue
             call = self._prompt.get(node)
             if call is None:
+                self.fleeting.add(node)
                 done[node] = self._never_equal()
                 continue
             ahead = [value.node for value in call.inputs.values() if type(value) is Link and value.node not in done]
             if not ahead:
                 done[node] = self._hash(node, call)
             elif node in entered:  # what it needs was seen to, and still waits: for this very node
+                self.fleeting.add(node)
                 done[node] = self._never_equal()
             else:
                 entered.add(node)
                 path.extend(one for one in ahead if one not in entered)
         return done[root]
 
-    def _kind(self, kind: str) -> tuple[Schema | None, frozenset[str] | None]:
+    def _kind(self, kind: str) -> _Kind:
+        """What each signature of a kind begins with, and what of its schema matters, gathered once."""
         found = self._kinds.get(kind)
         if found is None:
             schema = None if self._registry is None else self._registry.get(kind)
-            found = schema, None if schema is None else frozenset(port.name for port in schema.inputs)
-            self._kinds[kind] = found
+            version = b"" if self._version is None else self._version(kind)
+            found = self._kinds[kind] = _Kind(
+                _text_bytes(kind) + self._salt + (b"v" + version if version else b""),
+                schema,
+                None if schema is None or schema.more is not None else frozenset(port.name for port in schema.inputs),
+                schema is not None and (schema.not_idempotent or "UNIQUE_ID" in schema.hidden.values()),
+                version is None,
+            )
         return found
 
     def _hash(self, node: str, call: NodeCall) -> bytes:
-        schema, declared = self._kind(call.kind)
-        text = self._text
-        parts = [text(call.kind)]
-        if schema is not None and (schema.not_idempotent or "UNIQUE_ID" in schema.hidden.values()):
+        kind = self._kind(call.kind)
+        text, schema, declared = self._text, kind.schema, kind.declared
+        never = self._never
+        parts = [kind.start]
+        if kind.by_id:
             parts.append(b"@" + _text_bytes(node))
+        if self.owners and node in self.owners:
+            parts.append(b"^" + self.owners[node])
         if "is_changed" in call.extra:  # a client may know better than the companion (rule I1)
             parts.append(b"#" + self._constant(call.extra["is_changed"]))
         elif schema is not None and "changes_when" in schema.companions and self._fingerprint is not None:
             parts.append(b"#" + self._constant(self._fingerprint(node, call, schema)))
         inputs = call.inputs
+        fleeting = kind.fleeting
         for name in sorted(inputs):
             value = inputs[name]
             parts.append(text(name))
@@ -92,10 +129,13 @@ class Signer:
             elif type(value) is Link:
                 if declared is None or name in declared:
                     parts.append(b"L%d:" % value.slot + self.signatures[value.node])
+                    fleeting = fleeting or value.node in self.fleeting
                 else:
                     parts.append(b"l%d:" % value.slot + _text_bytes(value.node))
             else:
                 parts.append(self._constant(value))
+        if fleeting or self._never != never:
+            self.fleeting.add(node)
         return blake2b(b"".join(parts), digest_size=_SIZE).digest()
 
     def _constant(self, value: Any) -> bytes:
@@ -137,6 +177,7 @@ class Signer:
         return found
 
     def _never_equal(self) -> bytes:
+        self._never += 1
         return b"!" + token_bytes(_SIZE)
 
 

@@ -22,14 +22,13 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The calls of one node, each with what it gave or an awaitable of it.
+    """The calls of one node, each with what it gave or the task that will give it.
 
-    told: the message of a Blocker that this node received first (rule B2). waiting: whether any is an awaitable.
+    told: the message of a Blocker that this node received first (rule B2).
     """
 
-    results: list[Given | Awaitable[Any]]
+    results: list[Given | Any]
     told: str = ""
-    waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +63,15 @@ def start(
     inputs: Mapping[str, list[Any]],
     blockers: bool,
     enter: Callable[[int], None],
+    begin: Callable[[Awaitable[Any]], Any],
 ) -> Started:
-    """Call a node once per mapped element. Coroutines are not awaited here.
+    """Call a node once per mapped element. Coroutines are begun, not awaited.
 
     blockers: whether there may be a Blocker among the inputs. enter: called before each call with its place in the
-    mapping; raises to stop.
+    mapping; raises to stop. begin: makes a task of what a call gave, if that is an awaitable.
     """
-    results: list[Given | Awaitable[Any]] = []
+    results: list[Given | Any] = []
     told = ""
-    waiting = False
     for i, kwargs in enumerate(arguments(inputs, prepared.schema.input_is_list)):
         enter(i)
         found = _blocker(kwargs) if blockers else None
@@ -82,11 +81,10 @@ def start(
             continue
         result = function(**kwargs)
         if inspect.isawaitable(result):
-            waiting = True
-            results.append(result)
+            results.append(begin(result))
         else:
             results.append(unpack(result, prepared))
-    return Started(results, told, waiting)
+    return Started(results, told)
 
 
 def _blocker(kwargs: Mapping[str, Any]) -> Blocker | None:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from limner.errors import OutOfMemory
+from limner.errors import LimnerError, OutOfMemory
 
 LONGEST = 10_000
 """Characters of one input value that an error carries."""
@@ -18,8 +18,25 @@ MEMORY_TIP = (
 )
 
 
-class NodeInputError(Exception):
-    """A node asked for an input that it cannot be given."""
+class ResultGone(Exception):
+    """A node's result was let go, or could not be read back, and another needs it: it has to run again."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"The result of node {node} is not there.")
+        self.node = node
+
+
+class UnknownKind(LimnerError, KeyError):
+    """A graph that a node returned has a node of a kind that does not exist (rule G5)."""
+
+    wire_name = "KeyError"
+
+    def __init__(self, kind: str, node: str) -> None:
+        super().__init__(
+            f"There is no node {kind}.",
+            why=f"A graph that was returned has it as {node}.",
+            do="Install the pack it comes from.",
+        )
 
 
 class NodeFailed(Exception):
@@ -55,6 +72,9 @@ def text_of(value: object) -> str:
 def type_name(error: BaseException) -> str:
     """The class with its module; built-in ones stand alone."""
     kind = type(error)
+    known: str = getattr(kind, "wire_name", "")  # the name under which clients know an error of ComfyUI's
+    if known:
+        return known
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -66,7 +86,7 @@ def frames(error: BaseException) -> list[str]:
     return traceback.format_list(inner)
 
 
-_OWN = ("limner/engine/executors/local.py", "limner/engine/executors/calls.py")
+_OWN = tuple(f"limner/engine/executors/{name}.py" for name in ("run", "calls", "tasks"))
 
 
 def shown_inputs(inputs: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

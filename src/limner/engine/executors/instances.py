@@ -15,12 +15,16 @@ class Instances:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._runs = 0
+        self._owner: str | None = None
 
-    def begin(self, prompt: Prompt) -> None:
-        """A prompt starts: instances of nodes that it does not have go.
+    def begin(self, prompt: Prompt, owner: str | None = None) -> None:
+        """A prompt starts: instances of nodes that it does not have go, and all of another owner's prompt.
 
         Those that an expansion made stay while the node it was made for does, and was expanded in the last run.
         """
+        if owner != self._owner:
+            self.clear()
+            self._owner = owner
         self._runs += 1
         gone = [key for key, one in self._kept.items() if not self._stays(key, one, prompt)]
         for key in gone:
