@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -76,6 +76,25 @@ class ClassTable(dict[str, Any]):
         return dict(self.items())
 
 
+class _Kinds(Sequence[str]):
+    """The kinds of a source as they are now; whether one is among them is told without listing them."""
+
+    def __init__(self, source: PackSource) -> None:
+        self._source = source
+
+    def __contains__(self, kind: object) -> bool:
+        return isinstance(kind, str) and self._source.is_foreign(kind)
+
+    def __iter__(self) -> Iterator[str]:
+        return (kind for kind in list(self._source.table) if self._source.is_foreign(kind))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+
 class PackSource:
     """The kinds of all packs, and of built-in classes that packs have replaced or patched."""
 
@@ -92,9 +111,10 @@ class PackSource:
 
     def kinds(self) -> Sequence[str]:
         """Every kind that is not Limner's own as it was."""
-        return [kind for kind in list(self.table) if self._is_foreign(kind)]
+        return _Kinds(self)
 
-    def _is_foreign(self, kind: str) -> bool:
+    def is_foreign(self, kind: str) -> bool:
+        """Whether the kind is a pack's."""
         found = self.table.peek(kind)
         if found is None:
             return False
@@ -102,7 +122,7 @@ class PackSource:
 
     def overrides(self, kind: str) -> bool:
         """Whether a pack has replaced or patched the built-in class of that name."""
-        return kind in self._host.tables.builtins and self._is_foreign(kind)
+        return kind in self._host.tables.builtins and self.is_foreign(kind)
 
     def schema(self, kind: str) -> Schema | None:
         """The schema as it is now, or None. Raises what the class raises when it is asked for its inputs."""
@@ -133,10 +153,10 @@ class PackSource:
         return found
 
     def _foreign(self, kind: str) -> Any:
-        return self.table.peek(kind) if self._is_foreign(kind) else None
+        return self.table.peek(kind) if self.is_foreign(kind) else None
 
     def _real(self, kind: str) -> Any:
-        if not self._is_foreign(kind):
+        if not self.is_foreign(kind):
             raise LimnerError(f"There is no node {kind}.", do="Install the pack it comes from, or replace it.")
         return self._adapter(kind, self.table[kind])
 

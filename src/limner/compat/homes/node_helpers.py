@@ -61,12 +61,11 @@ def string_to_torch_dtype(string: str) -> Any:
 
 
 def image_alpha_fix(destination: Any, source: Any) -> tuple[Any, Any]:
-    """Both pictures with the destination's number of channels: the source loses alpha, or the destination gains it."""
+    """Both pictures with the destination's number of channels: the source loses alpha, or gains an opaque one."""
     import torch  # noqa: PLC0415 - packs import this module before torch
 
     if destination.shape[-1] < source.shape[-1]:
         source = source[..., : destination.shape[-1]]
     elif destination.shape[-1] > source.shape[-1]:
-        destination = torch.nn.functional.pad(destination, (0, 1))
-        destination[..., -1] = 1.0
+        source = torch.nn.functional.pad(source, (0, destination.shape[-1] - source.shape[-1]), value=1.0)
     return destination, source

@@ -6,7 +6,7 @@ Everything is asked anew each time: packs change their classes, and INPUT_TYPES 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from limner.errors import LimnerError
@@ -76,7 +76,8 @@ class V1Class:
             deprecated=bool(getattr(cls, "DEPRECATED", False)),
             experimental=bool(getattr(cls, "EXPERIMENTAL", False)),
             companions=frozenset(companions),
-            validates=self._validates(inputs) if "checks" in companions else frozenset(),
+            asynchronous=inspect.iscoroutinefunction(getattr(cls, str(getattr(cls, "FUNCTION", "")), None)),
+            validates=self._validates() if "checks" in companions else frozenset(),
             **_more(optional),
         )
 
@@ -97,12 +98,12 @@ class V1Class:
             ports.append(Port(str(name), "COMBO" if choices is not None else kind, choices=choices, is_list=is_list))
         return tuple(ports)
 
-    def _validates(self, inputs: Sequence[Port]) -> frozenset[str]:
-        """The inputs that VALIDATE_INPUTS takes over: those it names; all for `**kwargs`."""
+    def _validates(self) -> frozenset[str]:
+        """The inputs that VALIDATE_INPUTS takes over: those it names; `*`, all of them, for `**kwargs`."""
         parameters = inspect.signature(self.cls.VALIDATE_INPUTS).parameters.values()
         named = {one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
         if any(one.kind is one.VAR_KEYWORD for one in parameters):
-            named |= {port.name for port in inputs}
+            named.add("*")
         return frozenset(named)
 
     def describe(self) -> dict[str, Any]:
