@@ -152,5 +152,5 @@ def is_heavy(request: Request, needs_code: Callable[[str], bool]) -> bool:
     raw = request.prompt
     if not isinstance(raw, dict) or len(raw) > LARGE or "nodes" in raw:
         return isinstance(raw, dict)
-    kinds = {plain.get("class_type") for plain in raw.values() if isinstance(plain, dict)}
-    return any(isinstance(kind, str) and needs_code(kind) for kind in kinds)
+    named = (plain.get("class_type") for plain in raw.values() if isinstance(plain, dict))
+    return any(needs_code(kind) for kind in {kind for kind in named if isinstance(kind, str)})

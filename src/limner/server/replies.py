@@ -13,6 +13,8 @@ from aiohttp import web
 from limner.errors import BadInput, Forbidden, LimnerError, NotFound
 
 JSON_TYPE = "application/json"
+MOST = 1 << 53
+"""The largest whole number that every client has exactly; far above any count here."""
 SURE_TYPES = {"js": "application/javascript; charset=utf-8", "webp": "image/webp"}
 """Types that a machine's own table may lack or have wrong: a browser runs a module only if it comes as JavaScript."""
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str).encode
@@ -124,12 +126,12 @@ def text_list(body: Mapping[str, Any], key: str) -> list[str]:
 
 
 def whole_number(request: web.Request, key: str) -> int | None:
-    """A whole number from the query, None when absent. Raises BadInput for anything else."""
+    """A whole number from the query, at most `MOST` either way, None when absent. Raises BadInput for anything else."""
     text = request.query.get(key)
     if text is None:
         return None
     try:
-        return int(text[:20])
+        return max(-MOST, min(MOST, int(text[:20])))
     except ValueError:
         raise BadInput(f"`{key}` is {text!r:.40}.", why="It must be a whole number.") from None
 
