@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,8 @@ def assembled(settings: Settings, *, owned: bool = True) -> Iterator[Parts]:
     try:
         registry = NodeRegistry.open()
         memory = cache(lambda: make_memory(settings))
-        # A registry of their own: what packs see as built-in is looked up without asking packs.
-        compat = Compat(settings, store, NodeRegistry.open(), memory)
+        # A copy without sources: what packs see as built-in is looked up without asking packs.
+        compat = Compat(settings, store, copy(registry), memory)
         try:
             registry.add_source(compat.packs.source)
             compat.host.engine = engine = Engine(settings, store, registry, memory=memory)

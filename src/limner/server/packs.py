@@ -115,8 +115,9 @@ async def _from_pack(request: web.Request, packs: PackSide) -> web.StreamRespons
     if match is None:
         return None
     match.add_app(request.app)
-    request._match_info = match  # the handler reads the parts of its own path
-    return await for_administrators(match.handler)(request)
+    mine = request.clone()  # with the parts of its own path
+    mine._match_info = match
+    return await for_administrators(match.handler)(mine)
 
 
 async def scripts(packs: PackSide) -> list[str]:

@@ -196,7 +196,7 @@ class PromptQueue:
         if self._engine is None:
             return [], []
         queue = self._engine.queue
-        return [_item(job) for job in queue.running()], [_item(job) for job in queue.waiting()]
+        return [_item(job) for job in queue.running_jobs()], [_item(job) for job in queue.pending_jobs()]
 
     def get_current_queue_volatile(self) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
         """The same."""

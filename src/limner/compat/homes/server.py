@@ -177,7 +177,7 @@ class PromptServer(metaclass=_Instance):
         if engine is None:
             return None
         run = CURRENT_RUN.get()
-        jobs = engine.queue.running()
+        jobs = engine.queue.running_jobs()
         return next((job for job in jobs if run is None or job.prompt_id == run.prompt_id), None)
 
     # Sending
