@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -76,8 +76,9 @@ def _model(header: CheckpointHeader, match: Match, memory: MemoryManager) -> Mod
     family = match.family
     config = family.infer_config(match.diffusion, overrides(header, "unet"))
     source = NetworkSource(
-        "diffusion model", partial(family.network, config), match.diffusion.tensors, header.identity, MODEL_PREFIX
-    )
+        "diffusion model", partial(family.network, config), match.diffusion.tensors, header.identity, MODEL_PREFIX,
+        said=_said(header, "unet", "sampling"),
+    )  # fmt: skip
     prediction = family.prediction(match.diffusion, header)
     return Model(family, config, source, make_sampling(prediction.kind, **prediction.settings), memory)
 
@@ -106,6 +107,11 @@ def load_clip(
     )
 
 
+def _said(header: CheckpointHeader, *components: str) -> dict[str, Any]:
+    """What the file's config says of these components, where it says anything."""
+    return {name: dict(said) for name in components if (said := overrides(header, name))}
+
+
 def _is_clip(part: CheckpointHeader) -> bool:
     """Whether it is a CLIP-L; H and G have more than 22 layers."""
     layer = "text_model.encoder.layers.{}.layer_norm1.weight"
@@ -128,8 +134,9 @@ def _clip(
 
     encoder = TextEncoder(name.removeprefix("clip_"), name, make_tokenizer, settings)
     source = NetworkSource(
-        "text encoder", partial(CLIPText, config), part.tensors, header.identity, f"{name}.transformer."
-    )
+        "text encoder", partial(CLIPText, config), part.tensors, header.identity, f"{name}.transformer.",
+        said=_said(header, name) | ({} if text is None else {"tokenizer_json": text}),
+    )  # fmt: skip
     return CLIP(encoder, source, memory, embeddings)
 
 
@@ -195,5 +202,8 @@ def _vae(header: CheckpointHeader, part: CheckpointHeader, memory: MemoryManager
         decode_bytes_per_pixel=1100,
         colours=config.in_channels,
     )
-    source = NetworkSource("VAE", partial(AutoencoderKL, config), part.tensors, header.identity, "first_stage_model.")
+    source = NetworkSource(
+        "VAE", partial(AutoencoderKL, config), part.tensors, header.identity, "first_stage_model.",
+        said=_said(header, "vae"),
+    )  # fmt: skip
     return VAE(kind, source, memory, header.path.name)

@@ -51,7 +51,7 @@ def sample_advanced(
     run: Run, noise: NOISE, guider: GUIDER, sampler: SAMPLER, sigmas: Sigmas, latent_image: Latent
 ) -> Outputs:
     """A latent sampled with noise, guider, sampler and sigmas."""
-    callback = step_callback(run, guider.model)
+    callback = step_callback(run, guider.model_patcher)
     return Outputs(*custom.sample_custom(guider, noise, sampler, sigmas, latent_image, callback))
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from limner.sampling.guiders import CFGGuider
-from limner.sampling.noise import prepare_noise
-from limner.sampling.run import fix_empty_latent_channels
+from limner.sampling import entry
+from limner.sampling import noise as noise_sources
 from limner.sampling.sampler import Callback, Sampler
 
 if TYPE_CHECKING:
+    from limner.sampling.guiders import CFGGuider
     from limner.sampling.protocols import DiffusionModel
 
 LatentDict = dict[str, Any]
@@ -28,7 +28,9 @@ class RandomNoise:
 
     def generate_noise(self, input_latent: Mapping[str, Any]) -> Tensor:
         """Noise shaped like the latent's samples; equal `batch_index` entries share theirs."""
-        return prepare_noise(input_latent["samples"], self.seed, input_latent.get("batch_index"))
+        samples, index = input_latent["samples"], input_latent.get("batch_index")
+        noise: Tensor = noise_sources.prepare_noise(samples, self.seed, index)
+        return noise
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def sample_custom(
 
     Without a step both results are the same.
     """
-    model = guider.model
-    given = {**latent, "samples": fix_empty_latent_channels(model, latent["samples"])}
+    model = guider.model_patcher
+    given = {**latent, "samples": entry.fix_empty_latent_channels(model, latent["samples"])}
     last: list[Tensor] = []
 
     def at_step(step: int, denoised: Tensor, x: Tensor, total: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ class NetworkSource:
     """Builds and fills a network. Nothing is in memory until `load`, and the files are never written to.
 
     build: makes the network; it is called where tensors have no storage. tensors: by the network's own names.
-    prefix: what patch keys have before these names. identity: equal for equal tensors.
+    prefix: what patch keys have before these names. identity: equal for equal tensors. said: what the file says of it
+    beside its tensors (`config` by component, `tokenizer_json`), to be written with it again.
     """
 
     name: str
@@ -33,6 +35,7 @@ class NetworkSource:
     identity: str
     prefix: str = ""
     patches: Patches = field(default_factory=Patches)
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     def with_patches(self, patches: Patches) -> NetworkSource:
         """The same network with other patches."""

@@ -1,0 +1,90 @@
+"""Models to files: the tensors, names and metadata that loaders know them by again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limner.models.autoencoder import VAE
+from limner.models.clip import CLIP
+from limner.models.model import Model
+from limner.sampling.model_sampling import ModelSampling
+from limner.sampling.prediction import V
+from limner.sampling.time import DiscreteTime, EDMTime
+from limner.weights import NetworkSource, save
+
+DIFFUSION_PREFIX = "model.diffusion_model."
+ZERO_TERMINAL = 1000.0
+"""A discrete schedule that begins above this level begins at (all but) pure noise."""
+ARCHITECTURES = {"sd1": "stable-diffusion-v1"}
+"""Names of families in the ModelSpec standard of metadata."""
+
+
+def save_checkpoint(
+    path: Path, model: Model, clip: CLIP | None, vae: VAE | None, metadata: Mapping[str, str], title: str
+) -> None:
+    """A checkpoint of the parts given, patched as they are. title: of the ModelSpec metadata."""
+    family, sources = model.family, [model.source]
+    tensors = patched(model.source, DIFFUSION_PREFIX)
+    if clip is not None:
+        (spec,) = family.text_encoders
+        tensors |= patched(clip.source, f"{spec.prefixes[0]}transformer.")
+        sources.append(clip.source)
+    if vae is not None:
+        tensors |= patched(vae.source, family.vae_prefixes[0])
+        sources.append(vae.source)
+    tensors |= sampling_marks(model.sampling)
+    spec_of = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": ARCHITECTURES.get(family.name, family.name),
+        "modelspec.implementation": "sgm",
+        "modelspec.title": title,
+        "modelspec.predict_key": "v" if isinstance(model.sampling.prediction, V) else "epsilon",
+    }
+    save(path, tensors, {**metadata, **spec_of, **said(*sources)})
+
+
+def save_clip(path: Path, clip: CLIP, metadata: Mapping[str, str]) -> None:
+    """A text encoder by itself, under the names it has in the files of its publisher."""
+    save(path, patched(clip.source, ""), {**metadata, **said(clip.source)})
+
+
+def save_vae(path: Path, vae: VAE, metadata: Mapping[str, str]) -> None:
+    """An autoencoder by itself."""
+    save(path, patched(vae.source, ""), {**metadata, **said(vae.source)})
+
+
+def patched(source: NetworkSource, prefix: str) -> dict[str, Tensor]:
+    """Every weight with its patches, in the precision that it has in the file, under names with this prefix."""
+    return {prefix + name: source.patched(name).to(entry.dtype).contiguous() for name, entry in source.tensors.items()}
+
+
+def sampling_marks(sampling: ModelSampling) -> dict[str, Tensor]:
+    """Tensors that tell loaders what the network predicts, where it is not the noise."""
+    if type(sampling.prediction) is not V:
+        return {}
+    if isinstance(sampling.time, DiscreteTime):
+        empty = torch.zeros(0)
+        return {"v_pred": empty} | ({"ztsnr": empty} if sampling.sigma_max > ZERO_TERMINAL else {})
+    if type(sampling.time) is EDMTime:
+        ends = {"max": sampling.sigma_max, "min": sampling.sigma_min}
+        return {f"edm_vpred.sigma_{end}": torch.tensor(value) for end, value in ends.items()}
+    return {}
+
+
+def said(*sources: NetworkSource) -> dict[str, str]:
+    """The `config` and the tokenizer of the files that the parts come from, for the metadata of one file."""
+    config: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    for source in sources:
+        for name, value in source.said.items():
+            if name == "tokenizer_json":
+                texts[name] = str(value)
+            else:
+                config[name] = value
+    return texts | ({"config": json.dumps(config)} if config else {})
