@@ -263,7 +263,7 @@ class Engine:
 
     def _finished(self, job: Job, outcome: Outcome) -> None:
         """Called after each prompt, in the thread that ended it."""
-        self.stats.ended(outcome.status, getattr(outcome, "explain", None), job.prompt)
+        self.stats.ended(outcome.status, getattr(outcome, "explain", None))
         if self._waiters or job.client_id is None:
             self._gone(job.prompt_id)
 

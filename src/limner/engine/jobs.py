@@ -75,7 +75,7 @@ class Jobs:
         job = self.get(job_id, owner)
         if job is None:
             return None
-        return {"id": job_id, "status": job["status"], "nodes": self._store.explanation(job_id, owner) or {}}
+        return {"id": job_id, "status": job["status"], "nodes": {}, **(self._store.explanation(job_id, owner) or {})}
 
     def cancel(self, job_id: str, owner: str | None = None) -> bool:
         """Interrupt the job if it runs, take it out if it waits. Returns whether it did either."""

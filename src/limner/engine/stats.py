@@ -18,19 +18,17 @@ class Stats:
         self.node_seconds: defaultdict[str, float] = defaultdict(float)
         self.cached = 0
 
-    def ended(self, status: str, explained: Mapping[str, Any] | None, prompt: Mapping[str, Any]) -> None:
-        """A prompt ended. explained: why each node ran, where the executor says so."""
+    def ended(self, status: str, explained: Mapping[str, Any] | None) -> None:
+        """A prompt ended. explained: `{"nodes": …}`, why each node ran, where the executor says so."""
         with self._lock:
             self.prompts[status] += 1
-            for node, why in (explained or {}).items():
-                if not isinstance(why, Mapping):
-                    continue
+            for why in (explained or {}).get("nodes", {}).values():
                 if why.get("cached"):
                     self.cached += 1
                     continue
-                kind = str(why.get("class_type") or _kind(prompt, node))
+                kind = str(why.get("class_type", ""))
                 self.node_runs[kind] += 1
-                self.node_seconds[kind] += float(why.get("seconds") or 0)
+                self.node_seconds[kind] += why.get("seconds") or 0
 
     def snapshot(self) -> dict[str, Any]:
         """The counts as they are now."""
@@ -41,8 +39,3 @@ class Stats:
                 "node_seconds": dict(self.node_seconds),
                 "cached": self.cached,
             }
-
-
-def _kind(prompt: Mapping[str, Any], node: str) -> str:
-    plain = prompt.get(node)
-    return str(plain.get("class_type", "")) if isinstance(plain, Mapping) else ""

@@ -17,6 +17,7 @@ from limner.server.features import features
 from limner.server.hub import Hub
 from limner.server.keys import DEVICES, ENGINE, FRONT_END, HUB, KEYS, LOGS, OPENAPI, SETTINGS, STORE, DeviceProbe, Route
 from limner.server.logs import LogRing
+from limner.server.metrics import METRICS, Metrics, make_counter
 from limner.server.middleware import make_middleware
 from limner.server.openapi import document
 from limner.server.packs import PACKS, NoPacks, PackSide, make_pack_door
@@ -47,9 +48,12 @@ def make_app(
     Raises BadInput when the chosen front end is none.
     """
     keys = Keys(store.files.root("user"), settings.api_key, required=settings.api_key is not None)
+    metrics = Metrics()
     app = web.Application(
-        middlewares=[make_middleware(settings, keys), make_pack_door()], client_max_size=settings.max_upload_bytes
+        middlewares=[make_counter(metrics), make_middleware(settings, keys), make_pack_door()],
+        client_max_size=settings.max_upload_bytes,
     )
+    app[METRICS] = metrics
     app[SETTINGS] = settings
     app[ENGINE] = engine
     app[STORE] = store
