@@ -5,16 +5,23 @@ Node packs replace `get_previewer` and the classes, so they are looked up here b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from PIL.Image import Image as Picture
 from torch import Tensor
 
+from limner.errors import LimnerError
 from limner.graph import CURRENT_RUN, Run
+from limner.models.vae.taesd import TAESDConfig, TinyDecoder
 from limner.sampling.latent import LatentFormat
-from limner.sampling.previews import latent_to_rgb, preview_factors, to_picture
+from limner.sampling.previews import Decoder, latent_to_rgb, preview_factors, to_picture
+from limner.weights import CheckpointHeader, NetworkSource
+
+_log = logging.getLogger(__name__)
 
 MAX_PREVIEW_RESOLUTION = 512
 Preview = tuple[str, Picture, int]
@@ -74,8 +81,6 @@ def preview_to_image(latent_image: Tensor) -> Picture:
 
 def get_previewer(device: Any, latent_format: LatentFormat) -> LatentPreviewer | None:
     """The previewer that the settings ask for, None for none or when there is none for this kind of latent."""
-    from limner.nodes.progress import tiny_decoder  # noqa: PLC0415 - it looks this function up
-
     del device  # the memory manager places the decoder
     run = CURRENT_RUN.get()
     method = "none" if run is None else run.settings.preview_method
@@ -113,3 +118,28 @@ def report(run: Run | None, value: int, total: int, preview: Any) -> None:
     """Report progress with a preview: a picture, or a tuple (format, picture, largest side)."""
     if run is not None:
         run.progress(value, total, preview[1] if isinstance(preview, tuple) else preview)
+
+
+def tiny_decoder(run: Run, name: str | None) -> Decoder | None:
+    """The decoder for previews whose file in `vae_approx` begins with this name; None, and a warning, without one."""
+    files = run.store.folders.list("vae_approx")
+    file = next((file for file in files if name is not None and file.startswith(name)), None)
+    if file is None:
+        _log.warning("There is no %s in vae_approx; previews are made from the latent directly.", name or "TAESD")
+        return None
+    try:
+        header = CheckpointHeader.read(run.store.folders.path("vae_approx", file))
+        config = TAESDConfig.from_state({f"taesd_decoder.{key}": size for key, size in header.shapes().items()}, {})
+    except LimnerError as error:
+        _log.warning("%s makes no previews: %s", file, error)
+        return None
+    source = NetworkSource("TAESD decoder", partial(TinyDecoder, config), header.tensors, header.identity)
+    memory = run.memory
+    precision = memory.vae_precision()
+
+    def decode(latent: Tensor) -> Tensor:
+        with memory.loaded(source, precision.storage, device=memory.vae_device) as network:
+            pixels: Tensor = network(memory.place(latent.to(precision.compute), memory.vae_device))
+        return (pixels - 0.5) * 2
+
+    return decode
