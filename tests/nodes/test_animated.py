@@ -131,3 +131,11 @@ def test_grey_frames_are_saved_and_other_channels_refused(run):
         assert picture.n_frames == 2
     with pytest.raises(BadInput, match="2, 2, 5"):
         image_animated.save_png(run, torch.rand(2, 2, 2, 5))
+
+
+def test_a_single_frame_carries_its_texts_too_and_none_is_refused(run):
+    shown = image_animated.save_png(run, frames(0.5), prompt=PROMPT).ui
+    assert [kind for kind, _ in chunks(saved(run, shown).read_bytes())].count(b"comf") == 1
+    for save in (image_animated.save_png, lambda run, images: image_animated.save_webp(run, images, method="default")):
+        with pytest.raises(BadInput, match="no pictures"):
+            save(run, frames(0.5)[:0])

@@ -1,7 +1,9 @@
 """Canny's lines: thin, where the gradient is greatest, joined by their strong parts."""
 
+import pytest
 import torch
 
+from limner.errors import BadInput
 from limner.nodes.edges import canny
 
 
@@ -55,3 +57,10 @@ def test_a_weak_line_stays_only_where_it_meets_a_strong_one():
 
 def test_faint_changes_are_no_lines():
     assert lines(step(top=0.05)).sum() == 0
+
+
+def test_a_picture_too_small_or_without_colours_is_refused():
+    with pytest.raises(BadInput, match="3 pixels"):
+        canny(torch.zeros(1, 2, 9, 3))
+    with pytest.raises(BadInput, match="colours"):
+        canny(torch.zeros(1, 9, 9, 1))

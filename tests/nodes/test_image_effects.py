@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from limner.errors import BadInput
 from limner.nodes import image_effects
 
 
@@ -116,3 +117,8 @@ def test_noise_is_of_its_seed_and_clipped():
     picture = torch.full((1, 4, 4, 3), 0.5)
     noise = torch.randn((1, 4, 4, 3), generator=torch.Generator().manual_seed(7))
     assert torch.allclose(image_effects.add_noise(picture, 7, 0.3), (0.5 + 0.3 * noise).clamp(0, 1))
+
+
+def test_a_radius_beyond_the_picture_is_refused():
+    with pytest.raises(BadInput, match="radius of 4"):
+        image_effects.blur(torch.zeros(1, 4, 9, 3), 4, 1.0)

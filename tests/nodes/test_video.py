@@ -132,3 +132,12 @@ def test_a_file_in_memory_is_a_video_too(run):
     video.create(greys(0.5), 5.0).save_to(buffer)
     shown = video.save_video(run, VideoFromFile(buffer), "copy").ui
     assert path_of(run, shown).stat().st_size > 0
+
+
+def test_grey_and_transparent_pictures_are_films_too_and_none_are_refused(run):
+    for channels in (1, 4):
+        shown = video.save_webm(run, torch.full((2, 16, 16, channels), 0.5), codec="vp9").ui
+        images = VideoFromFile(str(path_of(run, shown))).get_components().images
+        assert images.mean().item() == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(BadInput, match="no pictures"):
+        video.save_webm(run, greys(0.5)[:0], codec="vp9")

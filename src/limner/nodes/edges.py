@@ -28,6 +28,8 @@ def canny(image: Image, low_threshold: Threshold = 0.4, high_threshold: Threshol
     """
     if image.shape[-1] < 3:
         raise BadInput(f"Canny needs colours; the picture has {image.shape[-1]} channels.")
+    if min(image.shape[1:3]) < 3:
+        raise BadInput(f"Canny needs 3 pixels a side; the picture is {image.shape[2]}×{image.shape[1]}.")
     grey = image[..., :3].float() @ image.new_tensor([0.299, 0.587, 0.114]).float()
     strength = _ridges(*_gradient(_smoothed(grey[:, None])))[:, 0]
     lines = [_connected(one, low_threshold, high_threshold) for one in strength.cpu()]

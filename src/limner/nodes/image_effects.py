@@ -12,6 +12,7 @@ from PIL import Image as Picture
 from torch import Tensor
 from torch.nn import functional as F
 
+from limner.errors import BadInput
 from limner.graph import Choice, Float, Image, Int, node
 from limner.nodes.composite import same_channels
 from limner.nodes.resize import resize_image
@@ -76,6 +77,11 @@ def gaussian(size: int, sigma: float) -> Tensor:
 def _convolved(image: Tensor, kernel: Tensor) -> Tensor:
     """Each channel of (B, H, W, C) with a square kernel; mirrored at the edges, without the edge itself."""
     radius, channels = len(kernel) // 2, image.shape[-1]
+    if radius >= min(image.shape[1:3]):
+        raise BadInput(
+            f"A radius of {radius} is too large for a picture of {image.shape[2]}×{image.shape[1]}.",
+            do="Choose a radius smaller than its shorter side.",
+        )
     weights = kernel.to(image).expand(channels, 1, -1, -1)
     padded = F.pad(image.movedim(-1, 1), (radius,) * 4, mode="reflect")
     return F.conv2d(padded, weights, groups=channels).movedim(1, -1)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from limner.errors import BadInput
 from limner.graph import Choice, FileIn, Float, Image, Int, Run, Text, Ui, node
 from limner.nodes.kinds import AUDIO, VIDEO
 from limner.nodes.saving import Extra, Prompt, carried, pixel_bytes, shown, whole_file
@@ -61,6 +62,8 @@ def save_webm(
     fps: pictures a second.
     crf: higher is smaller and worse.
     """
+    if len(images) == 0:
+        raise BadInput("There are no pictures to save as WebM.")
     encoder, pixels = WEBM[codec]
     height, width = images.shape[1:3]
     target = run.store.files.next_name("output", filename_prefix, "webm", width=width, height=height)
@@ -82,7 +85,12 @@ def save_webm(
 def _frames(run: Run, images: Tensor) -> Iterator[np.ndarray[Any, Any]]:
     for index, image in enumerate(images):
         run.progress(index, len(images))
-        yield pixel_bytes(image[..., :3])
+        yield pixel_bytes(_coloured(image))
+
+
+def _coloured(image: Tensor) -> Tensor:
+    """Three channels, of grey and of transparent pictures too."""
+    return image.expand(-1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
 
 
 @video_node("SaveVideo", title="Save Video", output_node=True)
@@ -171,5 +179,5 @@ def compress(image: Image, img_compression: Annotated[int, Int(min=0, max=100)] 
 def _compressed(image: Tensor, factor: int) -> Tensor:
     buffer = io.BytesIO()
     options = {"crf": str(min(factor, 51))}  # H.264 ends there
-    write_video(buffer, [pixel_bytes(image[..., :3])], Fraction(1), options=options)
+    write_video(buffer, [pixel_bytes(_coloured(image))], Fraction(1), options=options)
     return VideoFromFile(buffer).get_components().images[0]

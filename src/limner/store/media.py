@@ -131,6 +131,8 @@ def encode_animated_webp(
 
 
 def _animation(kind: str, frames: Sequence[np.ndarray[Any, Any]], duration: int, **options: Any) -> bytes:
+    if not frames:
+        raise BadInput(f"There are no pictures to save as {kind}.")
     first, *rest = (_picture(frame) for frame in frames)
     buffer = io.BytesIO()
     try:
