@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, cast
 from limner.cli.assemble import Parts, assembled
 from limner.compat.side import ServerSide
 from limner.engine import calm_collector
-from limner.server.logs import LogRing, RingHandler, Tee
+from limner.server.logs import LogFile, LogRing, RingHandler, Tee
 from limner.settings import Settings
+from limner.store import folders_of
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -31,6 +32,7 @@ def serve(settings: Settings) -> None:
 
     ring = LogRing()
     start_logging(settings, ring)
+    ring.listen(LogFile(folders_of(settings)["user"]).write)
     calm_collector()
     with assembled(settings) as parts:
         preload = threading.Thread(target=import_nodes_when_quiet, args=(parts,), daemon=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 CAPACITY = 300
@@ -59,6 +61,47 @@ class LogRing:
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
 
         return stop
+
+
+LOG_FILES = ("limner.log", "limner.previous.log")
+"""In the user folder: the log of the server that runs or ran last, and of the one before it."""
+
+
+class LogFile:
+    """Keeps what is logged in a file, so that it can be read when the process is gone. Any thread may write.
+
+    A file from before is kept under another name. At `limit` characters the file starts anew in the same way.
+    """
+
+    def __init__(self, folder: Path, limit: int = 2_000_000) -> None:
+        self._path, self._older = (folder / name for name in LOG_FILES)
+        self._limit = limit
+        self._size = 0
+        self._lock = threading.Lock()
+        self._file: TextIO | None = None
+
+    def write(self, entry: Entry) -> None:
+        """Take in an entry of the ring. A disk that takes no more ends the file, never the program."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            if self._file is None or self._size > self._limit:
+                self._begin()
+            if self._file is not None:
+                self._size += self._file.write(f"{entry['t']} {entry['m']}")
+                self._file.flush()
+
+    def _begin(self) -> None:
+        self.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            self._path.replace(self._older)
+        self._file = self._path.open("w", encoding="utf-8", errors="replace")
+        self._size = 0
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 class RingHandler(logging.Handler):
