@@ -92,6 +92,7 @@ def uses(folder: Path, modules: Iterable[str]) -> dict[str, str]:
         for test in tree.body:
             if isinstance(test, ast.FunctionDef | ast.AsyncFunctionDef) and test.name.startswith("test_"):
                 known = shared | dict(_imports(ast.walk(test), tops))
+                known |= dict(_aliases(test, known))
                 for name in _read(test, known):
                     parts = name.split(".")
                     for depth in range(1, len(parts) + 1):  # what is below a name uses the name
@@ -112,15 +113,26 @@ def _imports(nodes: Iterable[ast.AST], tops: frozenset[str]) -> Iterator[tuple[s
                 yield alias.asname or alias.name, f"{node.module}.{alias.name}"
 
 
-def _read(test: ast.AST, known: Mapping[str, str]) -> Iterator[str]:
+def _aliases(test: ast.AST, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """`local = module.name` → local and the dotted name."""
     for node in ast.walk(test):
-        parts: list[str] = []
-        at: ast.AST = node
-        while isinstance(at, ast.Attribute):
-            parts.insert(0, at.attr)
-            at = at.value
-        if isinstance(at, ast.Name) and at.id in known and isinstance(node, ast.Attribute | ast.Name):
-            yield ".".join([known[at.id], *parts])
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = _chain(node.value, known)
+            if name:
+                yield node.targets[0].id, name
+
+
+def _read(test: ast.AST, known: Mapping[str, str]) -> Iterator[str]:
+    return (name for node in ast.walk(test) if (name := _chain(node, known)))
+
+
+def _chain(node: ast.AST, known: Mapping[str, str]) -> str:
+    """The dotted name that `a.b.c` reads, "" for other expressions."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.insert(0, node.attr)
+        node = node.value
+    return ".".join([known[node.id], *parts]) if isinstance(node, ast.Name) and node.id in known else ""
 
 
 def rows(finder: Finder, names: Iterable[Name], tests: Mapping[str, str]) -> list[Row]:
