@@ -37,8 +37,7 @@ class Entry:
     inner: tuple[Shown, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """How a result came about, for policies that care.
 
     owner: of a node that an expansion made. seconds: how long the node took. lasting: whether the signature means the

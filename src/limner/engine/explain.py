@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from limner.graph import Link, NodeCall
 from limner.graph.values import shown
@@ -15,8 +14,7 @@ LONG = 1000
 """Texts of more characters are remembered by their beginning and a hash."""
 
 
-@dataclass(frozen=True, slots=True)
-class LastTime:
+class LastTime(NamedTuple):
     """What a node was given when it last ran: inputs, its signature, those wired into it, and its fingerprint."""
 
     inputs: Mapping[str, Any]
@@ -42,8 +40,13 @@ class Reasons:
         "is_changed", "upstream changed", "evicted" (the same again, but not kept) and "never equal".
         """
         key = node, call.kind
-        upstream = {link.node: signatures[link.node] for link in call.inputs.values() if type(link) is Link}
-        now = LastTime(_short(call.inputs), signatures[node], upstream, fingerprint)
+        inputs, upstream = call.inputs, {}
+        for value in inputs.values():
+            if type(value) is Link:
+                upstream[value.node] = signatures[value.node]
+            elif type(value) is str and len(value) > LONG:
+                inputs = _short(inputs)
+        now = LastTime(inputs, signatures[node], upstream, fingerprint)
         last = self._last.pop(key, None)
         self._last[key] = now
         if len(self._last) > self._limit:
@@ -54,11 +57,7 @@ class Reasons:
         if last.signature == now.signature:
             found["reason"] = "evicted"
             return found
-        changed = [
-            {"input": name, "from": _plain(last.inputs.get(name)), "to": _plain(now.inputs.get(name))}
-            for name in dict.fromkeys((*last.inputs, *now.inputs))
-            if not _same(last.inputs.get(name), now.inputs.get(name))
-        ]
+        changed = [] if _same(last.inputs, inputs) else _differences(last.inputs, inputs)
         others = [one for one, signature in upstream.items() if last.upstream.get(one, signature) != signature]
         if changed:
             found["reason"], found["changed"] = "input changed", changed
@@ -74,10 +73,17 @@ class Reasons:
         return found
 
 
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The inputs that are others than before."""
+    return [
+        {"input": name, "from": _plain(old.get(name)), "to": _plain(new.get(name))}
+        for name in dict.fromkeys((*old, *new))
+        if not _same(old.get(name), new.get(name))
+    ]
+
+
 def _short(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Inputs as they are remembered: long texts do not live on for the sake of an explanation."""
-    if not any(type(value) is str and len(value) > LONG for value in inputs.values()):
-        return inputs
     return {name: _digest(v) if type(v) is str and len(v) > LONG else v for name, v in inputs.items()}
 
 

@@ -49,6 +49,9 @@ def arguments(inputs: Mapping[str, list[Any]], whole_lists: bool) -> Iterator[di
         yield dict(inputs)
         return
     longest = max(map(len, inputs.values()), default=1)
+    if longest == 1 and all(inputs.values()):
+        yield {name: values[0] for name, values in inputs.items()}
+        return
     if longest == 0:  # every list is empty: the node is called and says itself what it misses (M6)
         yield {}
         return

@@ -44,6 +44,7 @@ from limner.engine.progress import RunProgress
 from limner.errors import Interrupted, LimnerError
 from limner.graph import (
     CURRENT_RUN,
+    Blocker,
     DependencyCycleError,
     DynamicPrompt,
     Link,
@@ -189,7 +190,8 @@ class PromptRun:
         self.progress.check()
         if executor.has_expanded:
             self.show_inner(cached)
-        self.schedule = Schedule(self.prompt, job.outputs, self.strong, self.known, self.eager, self.gone)
+        eager = self.eager if self._on_loop else None
+        self.schedule = Schedule(self.prompt, job.outputs, self.strong, self.known, eager, self.gone)
 
     def is_there(self, owner: Owner) -> bool:
         """Whether the prompt has that node, and it is of that kind."""
@@ -613,7 +615,8 @@ class PromptRun:
             for name, value in spec.inputs.items():
                 values[name] = None if type(value) is Link else list(value) if type(value) is Listed else value
             given = {name: [value] for name, value in values.items()} if schema.input_is_list else values
-            return [await self.ask(node, prepared, "changes_when", given)]
+            answer = await self.ask(node, prepared, "changes_when", given)
+            return [None if isinstance(answer, Blocker) else answer]  # as rule B5 has it
         except Interrupted:
             raise
         except Exception:
