@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+GOODBYE = 2.0
+"""Seconds within which a client must consent to the end of its socket."""
 LONGEST_FRAME = 1 << 20
 """Bytes of the longest message that a client may send."""
 MOST_SOCKETS = 1000
@@ -207,7 +209,11 @@ class Hub:
         # Compression would cost more than it saves: most clients are on this machine or its network. Clients have
         # nothing long to say, and pings are answered here, where they are counted.
         websocket = web.WebSocketResponse(
-            compress=False, protocols=_key_protocols(request), max_msg_size=LONGEST_FRAME, autoping=False
+            compress=False,
+            protocols=_key_protocols(request),
+            max_msg_size=LONGEST_FRAME,
+            autoping=False,
+            timeout=GOODBYE,
         )
         await websocket.prepare(request)
         socket = Socket(request.query.get("clientId") or uuid4().hex, websocket, request)
