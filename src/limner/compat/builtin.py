@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
@@ -17,7 +17,10 @@ from limner.graph.describe import describe_input
 
 @cache
 def methods() -> Mapping[str, str]:
-    """The name of the method of each class, where it is not `execute`."""
+    """The name of the method of each class, where it is not `execute`.
+
+    Behind it the names of its first parameters, where these come in another order than the schema's inputs.
+    """
     table: dict[str, str] = json.loads(files(__package__).joinpath("methods.json").read_text(encoding="utf-8"))
     return table
 
@@ -73,7 +76,7 @@ def make_class(schema: Schema) -> type:
     """The class of a built-in kind."""
     names = [port.name for port in schema.outputs]
     kinds = tuple(list(port.choices) if port.choices else port.kind for port in schema.outputs)
-    method = methods().get(schema.kind, "execute")
+    method, *first = methods().get(schema.kind, "execute").split()
     body: dict[str, Any] = {
         "KIND": schema.kind,
         "RETURN_TYPES": kinds,
@@ -83,7 +86,7 @@ def make_class(schema: Schema) -> type:
         "OUTPUT_NODE": schema.output_node,
         "__module__": "nodes",
         "__doc__": schema.description or f"The node {schema.kind}.",
-        method: make_method(schema, method),
+        method: make_method(schema, method, first),
     }
     if method != "execute":
         body["execute"] = body[method]
@@ -105,9 +108,9 @@ def make_class(schema: Schema) -> type:
     return BuiltinMeta(schema.kind, (BuiltinNode,), body)
 
 
-def make_method(schema: Schema, name: str) -> Callable[..., Any]:
-    """The method: inputs by name or in the order of the schema, then hidden ones; ComfyUI's return forms."""
-    order = [port.name for port in schema.inputs] + list(schema.hidden)
+def make_method(schema: Schema, name: str, first: Sequence[str] = ()) -> Callable[..., Any]:
+    """The method: inputs by name or in order (`first`, then the schema's), then hidden ones; ComfyUI's return forms."""
+    order = list(dict.fromkeys([*first, *(port.name for port in schema.inputs), *schema.hidden]))
 
     def method(*args: Any, **kwargs: Any) -> Any:
         # Called on an instance or on the class: V3 nodes of ComfyUI have class methods.
