@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
+
+import torch
+from torch import Tensor
 
 from limner.models.clip import CLIP
 from limner.models.model import Model
+from limner.weights import NetworkSource
 from limner.weights.adapters import Adapter
 
 Merged = TypeVar("Merged", Model, CLIP)
@@ -46,3 +51,30 @@ def by_longest_prefix(ratios: Mapping[str, float]) -> Callable[[str], float]:
         return next((ratios[prefix] for prefix in names if name.startswith(prefix)), otherwise)
 
     return ratio
+
+
+@dataclass(frozen=True, eq=False)
+class Towards(Adapter):
+    """A weight moved towards another network's patched weight: strength 1 is all the way."""
+
+    identity: str
+    source: NetworkSource
+    name: str
+
+    def patched(self, weight: Tensor, strength: float) -> Tensor:
+        """weight + strength · (the other's - weight)."""
+        other = self.source.patched(self.name).to(weight.device, torch.float32)
+        if other.shape != weight.shape:
+            raise ValueError(f"the other weight is {tuple(other.shape)}, this one {tuple(weight.shape)}")
+        return torch.lerp(weight, other, strength)
+
+
+def towards(target: Model | CLIP) -> dict[str, Adapter]:
+    """Patches that move another model's weights to this one's."""
+    source = target.source
+    digest = f"{source.identity}/towards/{source.patches_digest}"
+    return {
+        source.prefix + name: Towards(f"{digest}/{name}", source, name)
+        for name in source.tensors
+        if not name.endswith(NOT_MERGED)
+    }

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from limner.nodes.surfaces import Voxel as AnyVoxel
     from limner.sampling.custom import EmptyNoise, RandomNoise
     from limner.sampling.guiders import CFGGuider as AnyGuider
+    from limner.sampling.hooks import HookGroup as AnyHooks
+    from limner.sampling.hooks import HookKeyframeGroup as AnyKeyframes
     from limner.sampling.latent_operations import Operation as AnyOperation
     from limner.sampling.sampler import Sampler as AnySampler
     from limner.store.video import AudioInput as AnyAudio
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     AnyNoise = EmptyNoise | RandomNoise
 else:
     # annotations are read at run time, and schemas need no network code
+    AnyHooks = AnyKeyframes = Any
     AnyVAE = AnyCLIP = AnyModel = AnyAudio = AnyVideo = AnyVoxel = AnyMesh = AnyNoise = AnyGuider = AnySampler = (
         AnyOperation
     ) = Any
@@ -51,3 +54,9 @@ VOXEL = Annotated[AnyVoxel, Kind("VOXEL")]
 """How solid space is: `.data` is (batch, depth, height, width)."""
 MESH = Annotated[AnyMesh, Kind("MESH")]
 """Surfaces: `.vertices` (batch, n, 3) and `.faces` (batch, m, 3), indices of three corners."""
+HOOKS = Annotated[AnyHooks, Kind("HOOKS")]
+"""Changes of a model for some conditions only."""
+HOOK_KEYFRAMES = Annotated[AnyKeyframes, Kind("HOOK_KEYFRAMES")]
+"""Strengths by progress."""
+TIMESTEPS_RANGE = Annotated[tuple[float, float], Kind("TIMESTEPS_RANGE")]
+"""From where to where of the sampling, 0 to 1."""
