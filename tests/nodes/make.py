@@ -13,11 +13,15 @@ class Sink:
 
     def __init__(self):
         self.seen = []
+        self.told = []
         self.stop = None
 
     def progress(self, node_id, value, total, preview=None):
         self.seen.append((value, total, preview))
         self.check()
+
+    def tell(self, node_id, text):
+        self.told.append((node_id, text))
 
     def check(self):
         if self.stop is not None:

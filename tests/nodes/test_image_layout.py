@@ -5,7 +5,7 @@ import torch
 
 from limner.nodes import image_layout
 from limner.nodes.resize import resize_image
-from tests.nodes.make import ramp
+from tests.nodes.make import ramp, run_in
 
 
 def test_a_stitch_of_one_picture_is_the_picture():
@@ -62,8 +62,10 @@ def test_padding_keeps_the_shape_in_the_middle():
     assert black[0, 0, :, 0].tolist() == [0, 1, 1, 1, 1, 0, 0]
 
 
-def test_a_size_is_width_height_and_number():
-    assert tuple(image_layout.size(torch.zeros(3, 4, 5, 3))) == (5, 4, 3)
+def test_a_size_is_width_height_and_number_and_is_shown_at_the_node(tmp_path):
+    run = run_in(tmp_path)
+    assert tuple(image_layout.size(run, torch.zeros(3, 4, 5, 3))) == (5, 4, 3)
+    assert run.sink.told == [("7", "width: 5, height: 4\n batch size: 3")]
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((4, 10), (20, 50)), ((10, 4), (50, 20)), ((7, 7), (50, 50))])

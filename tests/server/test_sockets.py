@@ -10,11 +10,13 @@ from limner.engine.events import (
     ExecutionInterrupted,
     ExecutionStart,
     NodeProgress,
+    NodeText,
     Preview,
     Progress,
     ProgressState,
     StatusChanged,
 )
+from limner.server.wire import preview_plain, preview_with_metadata
 from tests.server.make import Running, heard
 
 
@@ -207,3 +209,19 @@ async def test_the_first_front_end_is_reported_once_and_a_script_is_not(here: Ru
             pass
 
     assert calls == [1]
+
+
+async def test_a_text_of_a_node_is_a_binary_frame_with_the_node_and_the_text(here: Running) -> None:
+    socket = await here.socket("me")
+    here.engine.events.tell(NodeText("p", "me", "12", "width: 5 · 😀"))
+
+    frame = await socket.receive_bytes()
+
+    assert struct.unpack("!II", frame[:8]) == (3, 2)
+    assert frame[8:].decode() == "12width: 5 · 😀"
+
+
+def test_of_pictures_sent_as_results_none_takes_the_place_of_another() -> None:
+    step, result = (Preview("p", "me", "1", b"", kind) for kind in ("image/jpeg", "image/png"))
+    assert [make(step).supersedes is None for make in (preview_plain, preview_with_metadata)] == [False, False]
+    assert [make(result).supersedes is None for make in (preview_plain, preview_with_metadata)] == [True, True]

@@ -83,6 +83,9 @@ class NoProgress:
     def check(self) -> None:
         """Go on."""
 
+    def tell(self, node_id: str, text: str) -> None:
+        """Go on."""
+
 
 def current() -> Host:
     """The host of the finder that is installed. Raises LimnerError where ComfyUI's names have none."""

@@ -353,3 +353,6 @@ class _NoProgress:
 
     def check(self) -> None:
         """Go on."""
+
+    def tell(self, node_id: str, text: str) -> None:
+        """Go on."""

@@ -240,3 +240,16 @@ class Preview(Event):
             "real_node_id": self.real_node or self.node,
             "image_type": self.image_type,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class NodeText(Event):
+    """A text to show at a node while it runs."""
+
+    type: ClassVar[str] = "progress_text"
+    node: str = ""
+    text: str = ""
+
+    def data(self) -> dict[str, Any]:
+        """What the binary frame says."""
+        return {"node": self.node, "text": self.text, "prompt_id": self.prompt_id}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from limner.engine.events import NodeProgress, NodeState, Preview, Progress, ProgressState
+from limner.engine.events import NodeProgress, NodeState, NodeText, Preview, Progress, ProgressState
 from limner.engine.hub import EventHub
 from limner.engine.previews import encode_preview
 from limner.engine.queue import Job
@@ -75,3 +75,7 @@ class RunProgress:
                 )
             )
         self._hub.push(Progress(self._prompt_id, self._client_id, node_id, value, total))
+
+    def tell(self, node_id: str, text: str) -> None:
+        """Show a text at a node."""
+        self._hub.push(NodeText(self._prompt_id, self._client_id, node_id, text))

@@ -24,6 +24,9 @@ class ProgressSink(Protocol):
     def check(self) -> None:
         """Raise Interrupted when the prompt was interrupted."""
 
+    def tell(self, node_id: str, text: str) -> None:
+        """Show a text at a node."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -51,6 +54,10 @@ class Run:
         Raises Interrupted when the prompt was interrupted meanwhile.
         """
         self.sink.progress(self.node_id, value, total, preview)
+
+    def tell(self, text: str) -> None:
+        """Show a text at the node while it is the newest thing known of it."""
+        self.sink.tell(self.node_id, text)
 
     def check(self) -> None:
         """Raise Interrupted when the prompt was interrupted; call it between long steps."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from limner.graph import Bool, Choice, Hidden, Image, Int, node
+from limner.graph import Bool, Choice, Hidden, Image, Int, Run, node
 from limner.nodes.composite import with_alpha
 from limner.nodes.resize import resize_image
 
@@ -124,9 +124,11 @@ def resize_and_pad(
 
 
 @layout("GetImageSize", category="image", title="Get Image Size")
-def size(image: Image, unique_id: Annotated[str | None, Hidden("UNIQUE_ID")] = None) -> Size:  # noqa: ARG001 - shown
-    """Width and height in pixels, and how many pictures the batch holds."""
-    return Size(image.shape[2], image.shape[1], image.shape[0])
+def size(run: Run, image: Image, unique_id: Annotated[str | None, Hidden("UNIQUE_ID")] = None) -> Size:  # noqa: ARG001
+    """Width and height in pixels, and how many pictures the batch holds; the node shows them too."""
+    measured = Size(image.shape[2], image.shape[1], image.shape[0])
+    run.tell(f"width: {measured.width}, height: {measured.height}\n batch size: {measured.batch_size}")
+    return measured
 
 
 @layout("ImageScaleToMaxDimension", category="image/upscaling", title="ImageScaleToMaxDimension")
