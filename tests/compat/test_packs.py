@@ -189,7 +189,8 @@ def test_packs_of_one_name_in_two_directories_are_both_loaded_and_the_first_wins
 
 def test_the_help_text_names_the_separator(place):  # S6
     text = place.settings.__dataclass_fields__["custom_nodes_directory"].metadata["text"]
-    assert "separated" in text
+    assert "separated as in PATH" in text
+    assert "in place of custom_nodes" in text
 
 
 def test_a_failing_prestartup_script_is_reported_and_the_pack_still_loads(place):
@@ -283,3 +284,75 @@ def test_the_module_name_is_the_path_with_its_dots_written_out(place):
     place.load()
     assert str(folder).replace(".", "_x_") in sys.modules
     assert Path(sys.modules[str(folder).replace(".", "_x_")].__file__) == folder / "__init__.py"
+
+
+def test_an_extension_is_asked_for_its_classes(place):
+    place.pack(
+        "third",
+        """
+        from comfy_api.latest import ComfyExtension, io
+
+        class Shout(io.ComfyNode):
+            @classmethod
+            def define_schema(cls):
+                return io.Schema(
+                    node_id="Shout3",
+                    display_name="Shout three",
+                    category="test",
+                    inputs=[io.String.Input("text")],
+                    outputs=[io.String.Output()],
+                )
+
+            @classmethod
+            def execute(cls, text):
+                return io.NodeOutput(text.upper())
+
+        class Mine(ComfyExtension):
+            async def get_node_list(self):
+                return [Shout]
+
+        async def comfy_entrypoint():
+            return Mine()
+        """,
+    )
+    packs = place.load()
+    assert [one.problems for one in packs.reports] == [[]]
+    entry = packs.source.describe("Shout3")
+    assert (entry["display_name"], entry["python_module"]) == ("Shout three", "custom_nodes.third")
+    instance = packs.source.make("Shout3")
+    assert packs.source.function("Shout3", instance)(text="hi").values == ("HI",)
+
+
+def test_packs_are_imported_on_a_running_event_loop_and_may_begin_tasks(place):
+    place.pack(
+        "tasks",
+        NODE
+        + """
+import asyncio
+
+loop = asyncio.get_running_loop()
+done = []
+
+async def work():
+    await asyncio.sleep(0)
+    done.append(1)
+
+task = loop.create_task(work())
+""",
+    )
+    packs = place.load()
+    assert report(packs, "tasks").state == "loaded"
+    packs.linger()
+    name = next(name for name in sys.modules if name.endswith("custom_nodes/tasks"))
+    assert sys.modules[name].done == [1]
+
+
+def test_packs_import_each_other_by_the_name_of_their_folder(place):
+    place.pack("first", NODE, tools__py="ANSWER = 42\n")
+    place.pack("second", "from custom_nodes.first.tools import ANSWER\nNODE_CLASS_MAPPINGS = {}\nassert ANSWER == 42\n")
+    packs = place.load()
+    assert report(packs, "second").state == "loaded"
+    place.close()
+    for name in [name for name in sys.modules if name.split(".")[0] == "custom_nodes"]:
+        del sys.modules[name]
+    assert str(place.base) not in sys.path

@@ -3,7 +3,9 @@
 import asyncio
 import copy
 import json
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -168,18 +170,16 @@ async def test_a_prompt_waits_for_the_packs_it_needs(place, builtins):
         assert reply["outputs"] == {"1": {"text": ["HI"]}}
 
 
-async def test_a_prompt_of_built_in_nodes_does_not_wait(place, builtins):
+async def test_a_prompt_of_built_in_nodes_does_not_wait(place, builtins, monkeypatch):
     gate = threading.Event()
-    place.pack("slow", "NODE_CLASS_MAPPINGS = {}")
+    monkeypatch.setitem(sys.modules, "limner_gate", SimpleNamespace(gate=gate))
+    place.pack("slow", "import limner_gate\nlimner_gate.gate.wait(20)\nNODE_CLASS_MAPPINGS = {}")
     async with serving(place, builtins) as served:
-        packs = served.compat.packs
-        load_pack = packs.load_pack
-        packs.load_pack = lambda pack: (gate.wait(20), load_pack(pack))[1]
         served.packs.start()
         prompt = {"1": {"class_type": "PreviewAny", "inputs": {"source": "x"}}}
         async with served.client.post("/prompt", json={"prompt": prompt}) as reply:
             assert reply.status == 200
-        assert not packs.ready.is_set()
+        assert not served.compat.packs.ready.is_set()
         gate.set()
         await served.packs.wait()
 
@@ -266,6 +266,7 @@ async def test_examples_and_translations_of_packs_are_served(place, builtins):
     async with serving(place, builtins) as served:
         served.packs.start()
         assert await served.json("/workflow_templates") == {"served": ["one"]}
+        assert await served.json("/api/workflow_templates/served/one.json") == {}
         assert (await served.json("/i18n"))["de"]["nodeDefs"]["Shout"]["display_name"] == "Ruf"
 
 

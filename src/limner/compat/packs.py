@@ -189,7 +189,8 @@ class Packs:
         self._found: list[Pack] = []
         self._owners: dict[str, str] = {}
         self._loaded: set[Path] = set()
-        self._whens_ready: list[Callable[[], None]] = []
+        self._paths: list[str] = []
+        self._loop = asyncio.new_event_loop()
 
     def find(self) -> list[Pack]:
         """The packs that the settings allow."""
@@ -203,15 +204,13 @@ class Packs:
         """Run the prestartup scripts, then load every pack. Raises nothing a pack does."""
         try:
             self._found = self.find()
+            if self._found:
+                self._prepare()
             times = {pack.path: self._prestart(pack) for pack in self._found if pack.prestartup is not None}
             self.started.set()
             if self._found:
                 fill_tables(self.host)
-            for pack in self._found:
-                report = self.load_pack(pack)
-                report.prestartup_seconds, problem = times.get(pack.path, (0.0, None))
-                if problem is not None:
-                    report.problems.insert(0, problem)
+                self._loop.run_until_complete(self._load_all(times))
             self._tell()
             if self._cache is not None:
                 self._cache.save()
@@ -220,6 +219,35 @@ class Packs:
         finally:
             self.started.set()
             self.ready.set()
+
+    def _prepare(self) -> None:
+        """Let `import custom_nodes.NAME` work: ComfyUI's base folder is on Python's path."""
+        for root in self.host.store.folders.roots("custom_nodes"):
+            parent = str(root.parent)
+            if root.name == "custom_nodes" and parent not in sys.path:
+                sys.path.append(parent)
+                self._paths.append(parent)
+
+    async def _load_all(self, times: Mapping[Path, tuple[float, Problem | None]]) -> None:
+        for pack in self._found:
+            report = await self._load_one(pack)
+            report.prestartup_seconds, problem = times.get(pack.path, (0.0, None))
+            if problem is not None:
+                report.problems.insert(0, problem)
+
+    def linger(self) -> None:
+        """Go on with what packs began on the event loop on which they were imported, until it is over."""
+        left = asyncio.all_tasks(self._loop)
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left))
+
+    def close(self) -> None:
+        """Take back what packs needed in the process."""
+        for path in self._paths:
+            if path in sys.path:
+                sys.path.remove(path)
+        if not self._loop.is_running():
+            self._loop.close()
 
     def _prestart(self, pack: Pack) -> tuple[float, Problem | None]:
         script = pack.prestartup
@@ -234,7 +262,14 @@ class Packs:
         return time.monotonic() - begin, problem
 
     def load_pack(self, pack: Pack) -> PackReport:
-        """Load one pack: from its description if it is unchanged and that is safe, else by importing it."""
+        """Load one more pack, off the event loop."""
+        return asyncio.run(self._load_one(pack))
+
+    async def _load_one(self, pack: Pack) -> PackReport:
+        """Load one pack: from its description if it is unchanged and that is safe, else by importing it.
+
+        On a running event loop, as ComfyUI does: packs begin tasks when they are imported.
+        """
         with self._lock:
             report = PackReport(pack.name, str(pack.path), about=pack.about())
             self.reports.append(report)
@@ -244,19 +279,19 @@ class Packs:
                 report.state = "cached"
                 self._register_described(pack, known, report)
             else:
-                self._import(pack, report)
+                await self._import(pack, report)
             report.seconds = time.monotonic() - begin
             return report
 
     # Importing
 
-    def _import(self, pack: Pack, report: PackReport) -> ModuleType | None:
+    async def _import(self, pack: Pack, report: PackReport) -> ModuleType | None:
         finder = current_finder()
         patches_before = len(finder.patches) if finder is not None else 0
         self._loaded.add(pack.path)
         try:
             module = _execute(pack.module, pack.entry, pack.path if pack.is_folder else None)
-            classes = self._classes_of(module, pack, report)
+            classes = await self._classes_of(module, pack, report)
         except BaseException as error:  # a pack may call sys.exit; it stops no other
             report.state = "failed"
             report.problems.append(explain(error, pack, finder))
@@ -276,7 +311,7 @@ class Packs:
             self._describe(pack, classes, report)
         return module
 
-    def _classes_of(self, module: ModuleType, pack: Pack, report: PackReport) -> dict[str, Any] | None:
+    async def _classes_of(self, module: ModuleType, pack: Pack, report: PackReport) -> dict[str, Any] | None:
         """The classes of an imported pack by kind, None when it declares none."""
         tables = self.host.tables
         tables.modules[pack.name] = str(pack.folder)
@@ -291,7 +326,7 @@ class Packs:
             from limner.compat.sources import v3  # noqa: PLC0415 - imported with the first extension
 
             found: dict[str, Any] = {}
-            for cls in asyncio.run(v3.extension_classes(module)):
+            for cls in await v3.extension_classes(module):
                 adapter = v3.V3Class(cls)
                 found[adapter.kind] = cls
                 if adapter.title:
@@ -378,7 +413,7 @@ class Packs:
         with self._lock:
             table = self.source.table
             if pack.path not in self._loaded:
-                module = self._import(pack, report)
+                module = asyncio.run(self._import(pack, report))
                 if module is None:
                     raise LimnerError(f"{pack.name} cannot be imported: {report.problems[-1].text()}")
                 report.state = "loaded"

@@ -34,3 +34,4 @@ class Compat:
     def close(self) -> None:
         """Take the names out of the process again."""
         uninstall(self.finder)
+        self.packs.close()

@@ -64,8 +64,12 @@ class ServerSide:
 
     def start(self) -> None:
         """Begin to load packs, in a thread."""
-        self._thread = threading.Thread(target=self._packs.load, name="limner-packs", daemon=True)
+        self._thread = threading.Thread(target=self._load, name="limner-packs", daemon=True)
         self._thread.start()
+
+    def _load(self) -> None:
+        self._packs.load()
+        self._packs.linger()
 
     async def wait(self) -> None:
         """Wait until every pack is loaded or has failed."""
