@@ -32,16 +32,29 @@ def option(
     choices: Sequence[str] = (),
     least: float | None = None,
     repeat: bool = False,
+    idle: str = "",
 ) -> Any:
     """A field of `Settings`: its default and what its flag's help says.
 
     group: flags of one group exclude each other. const: the value of the bare flag. least: the smallest value allowed.
-    repeat: the flag takes several values.
+    repeat: the flag takes several values. idle: why choosing it changes nothing, where it is taken for ComfyUI's sake.
     """
-    meta = {"text": text, "group": group, "const": const, "choices": tuple(choices), "least": least, "repeat": repeat}
+    text = f"{text} Changes nothing: {idle}" if idle else text
+    meta = {
+        "text": text,
+        "idle": idle,
+        "group": group,
+        "const": const,
+        "choices": tuple(choices),
+        "least": least,
+        "repeat": repeat,
+    }
     return field(default=default, metadata=meta)
 
 
+_PLACED = "weights are placed by what memory is free."
+_COPIES = "weights are copied when they are needed, in order."
+_ATTENTION = "PyTorch chooses among its own kernels for each device and type."
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SPEEDUPS = ("fp16_accumulation", "fp8_matrix_mult", "cublas_ops", "autotune")
 
@@ -65,7 +78,11 @@ class Settings:
     temp_directory: str | None = option(None, "Parent of the folder `temp`.")
     input_directory: str | None = option(None, "Where inputs are read.")
     user_directory: str | None = option(None, "Where users' settings and workflows, and the database, are kept.")
-    custom_nodes_directory: str | None = option(None, "Folders of node packs, separated as PATH is.")
+    custom_nodes_directory: str | None = option(
+        None,
+        "Folders of node packs in place of custom_nodes in the base directory, separated as in PATH (: or, on Windows, "
+        ";). Of two packs with one node the first wins.",
+    )
     auto_launch: bool = option(False, "Open the browser when the server is up.")
     disable_auto_launch: bool = option(False, "Do not open the browser; wins over --auto-launch.")
     cuda_device: int | None = option(None, "Use only this GPU.", least=0)
@@ -80,7 +97,12 @@ class Settings:
     fp16_unet: bool = option(False, "Diffusion model in float16.", group="unet")
     fp8_e4m3fn_unet: bool = option(False, "Diffusion model stored in float8 e4m3fn.", group="unet")
     fp8_e5m2_unet: bool = option(False, "Diffusion model stored in float8 e5m2.", group="unet")
-    fp8_e8m0fnu_unet: bool = option(False, "Diffusion model stored in float8 e8m0fnu.", group="unet")
+    fp8_e8m0fnu_unet: bool = option(
+        False,
+        "Diffusion model stored in float8 e8m0fnu.",
+        group="unet",
+        idle="the type has neither sign nor fraction, so no weights can be kept in it.",
+    )
     fp16_vae: bool = option(False, "Autoencoder in float16.", group="vae")
     fp32_vae: bool = option(False, "Autoencoder in float32.", group="vae")
     bf16_vae: bool = option(False, "Autoencoder in bfloat16.", group="vae")
@@ -91,9 +113,11 @@ class Settings:
     fp32_text_enc: bool = option(False, "Text encoder in float32.", group="text")
     bf16_text_enc: bool = option(False, "Text encoder in bfloat16.", group="text")
     force_channels_last: bool = option(False, "Keep convolutions in channels-last layout.")
-    directml: int | None = option(None, "Use a DirectML device.", const=-1)
+    directml: int | None = option(None, "Use a DirectML device.", const=-1, idle="DirectML devices are not supported.")
     oneapi_device_selector: str | None = option(None, "Value for ONEAPI_DEVICE_SELECTOR.")
-    disable_ipex_optimize: bool = option(False, "Do not optimise with Intel's extension.")
+    disable_ipex_optimize: bool = option(
+        False, "Do not optimise with Intel's extension.", idle="Intel's extension is never used."
+    )
     supports_fp8_compute: bool = option(False, "Treat the device as able to compute in float8.")
     preview_method: str = option("none", "Previews while sampling.", choices=("none", "auto", "latent2rgb", "taesd"))
     preview_size: int = option(512, "Longest side of a preview in pixels.", least=1)
@@ -103,24 +127,34 @@ class Settings:
     cache_ram: float = option(
         0.0, "Keep results while this many GB of RAM stay free.", group="cache", const=4.0, least=0
     )
-    use_split_cross_attention: bool = option(False, "Split attention.", group="attention")
-    use_quad_cross_attention: bool = option(False, "Sub-quadratic attention.", group="attention")
-    use_pytorch_cross_attention: bool = option(False, "PyTorch's attention (the default).", group="attention")
-    use_sage_attention: bool = option(False, "Sage attention.", group="attention")
-    use_flash_attention: bool = option(False, "Flash attention.", group="attention")
-    disable_xformers: bool = option(False, "Accepted for compatibility; xformers is never used.")
-    force_upcast_attention: bool = option(False, "Compute attention in float32.", group="upcast")
-    dont_upcast_attention: bool = option(False, "Never widen attention.", group="upcast")
-    gpu_only: bool = option(False, "Keep everything on the GPU.", group="memory")
-    highvram: bool = option(False, "Keep models on the GPU after use.", group="memory")
-    normalvram: bool = option(False, "The ordinary policy, where low memory is detected wrongly.", group="memory")
-    lowvram: bool = option(False, "Split the diffusion model to use less GPU memory.", group="memory")
-    novram: bool = option(False, "When low memory is not enough.", group="memory")
+    disk_cache: float = option(
+        0.0, "Keep costly results on disk too, up to this many GB, also between starts.", const=10.0, least=0
+    )
+    use_split_cross_attention: bool = option(False, "Split attention.", group="attention", idle=_ATTENTION)
+    use_quad_cross_attention: bool = option(False, "Sub-quadratic attention.", group="attention", idle=_ATTENTION)
+    use_pytorch_cross_attention: bool = option(
+        False, "PyTorch's attention.", group="attention", idle="it is what happens without it."
+    )
+    use_sage_attention: bool = option(False, "Sage attention.", group="attention", idle=_ATTENTION)
+    use_flash_attention: bool = option(False, "Flash attention.", group="attention", idle=_ATTENTION)
+    disable_xformers: bool = option(False, "No xformers.", idle="xformers is never used.")
+    force_upcast_attention: bool = option(False, "Compute attention in float32.", group="upcast", idle=_ATTENTION)
+    dont_upcast_attention: bool = option(False, "Never widen attention.", group="upcast", idle=_ATTENTION)
+    gpu_only: bool = option(False, "Keep everything on the GPU.", group="memory", idle=_PLACED)
+    highvram: bool = option(False, "Keep models on the GPU after use.", group="memory", idle=_PLACED)
+    normalvram: bool = option(
+        False,
+        "The ordinary policy, where low memory is detected wrongly.",
+        group="memory",
+        idle="it is what happens without it.",
+    )
+    lowvram: bool = option(False, "Split the diffusion model to use less GPU memory.", group="memory", idle=_PLACED)
+    novram: bool = option(False, "When low memory is not enough.", group="memory", idle=_PLACED)
     cpu: bool = option(False, "Use the CPU for everything.", group="memory")
     reserve_vram: float | None = option(None, "GB of GPU memory to leave to other programs.", least=0)
-    async_offload: bool = option(False, "Copy weights on a stream of their own.")
-    disable_pinned_memory: bool = option(False, "Never use pinned host memory.")
-    force_non_blocking: bool = option(False, "Non-blocking copies on every device.")
+    async_offload: bool = option(False, "Copy weights on a stream of their own.", idle=_COPIES)
+    disable_pinned_memory: bool = option(False, "Never use pinned host memory.", idle=_COPIES)
+    force_non_blocking: bool = option(False, "Non-blocking copies on every device.", idle=_COPIES)
     api_key: str | None = option(
         None,
         "Ask every request for an API key; with a value, that one is an administrator's too. Others: `limner keys`.",
@@ -132,7 +166,9 @@ class Settings:
     disable_smart_memory: bool = option(False, "Unload all models after each prompt.")
     deterministic: bool = option(False, "Prefer deterministic operations.")
     fast: tuple[str, ...] = option((), "Untested speed-ups.", const=SPEEDUPS, choices=SPEEDUPS, repeat=True)
-    mmap_torch_files: bool = option(False, "Map .ckpt and .pt files into memory.")
+    mmap_torch_files: bool = option(
+        False, "Map .ckpt and .pt files into memory.", idle="they are mapped wherever their format allows it."
+    )
     disable_mmap: bool = option(False, "Read safetensors instead of mapping them.")
     dont_print_server: bool = option(False, "Print nothing of the server.")
     quick_test_for_ci: bool = option(False, "Start, then exit with 0.")
@@ -140,15 +176,20 @@ class Settings:
     disable_metadata: bool = option(False, "Write no prompt or workflow into files.")
     disable_all_custom_nodes: bool = option(False, "Load no node packs.")
     whitelist_custom_nodes: tuple[str, ...] = option((), "Packs that are loaded all the same.", repeat=True)
-    disable_api_nodes: bool = option(False, "Load no nodes of hosted services.")
+    disable_api_nodes: bool = option(
+        False, "Load no nodes of hosted services.", idle="there are no nodes of hosted services."
+    )
     multi_user: bool = option(False, "Keep settings and workflows per user.")
     verbose: str = option("INFO", "Log level.", const="DEBUG", choices=LEVELS)
     log_stdout: bool = option(False, "Log to standard output, errors to standard error.")
     front_end_version: str = option(
-        "comfyanonymous/ComfyUI@latest", "Accepted for compatibility; the installed one is used."
+        "comfyanonymous/ComfyUI@latest",
+        "Release of a web front end on GitHub, as OWNER/REPO@VERSION; by default the installed one.",
     )
     front_end_root: str | None = option(None, "Folder of a web front end to serve instead of the installed one.")
-    comfy_api_base: str = option("https://api.comfy.org", "Address of the hosted nodes' service.")
+    comfy_api_base: str = option(
+        "https://api.comfy.org", "Address of the hosted nodes' service.", idle="there are no nodes of hosted services."
+    )
     database_url: str | None = option(
         None, "SQLAlchemy URL of the queue and history; default: limner.db in the user folder."
     )
@@ -156,6 +197,15 @@ class Settings:
     database_synchronous: str = option(
         "normal", "SQLite durability: `full` survives a power cut, `normal` a crash.", choices=("normal", "full")
     )
+
+    def idle(self) -> dict[str, str]:
+        """The settings that were chosen and change nothing, with the reason."""
+        default = Settings()
+        return {
+            one.name: one.metadata["idle"]
+            for one in fields(self)
+            if one.metadata["idle"] and getattr(self, one.name) != getattr(default, one.name)
+        }
 
     @property
     def max_upload_bytes(self) -> int:

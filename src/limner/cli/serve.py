@@ -19,6 +19,8 @@ from limner.store import folders_of
 if TYPE_CHECKING:
     from typing import TextIO
 
+log = logging.getLogger(__name__)
+
 QUIET_SECONDS = 2.0
 """How long the queue must have been empty before node modules are imported in the background."""
 
@@ -33,6 +35,8 @@ def serve(settings: Settings) -> None:
     ring = LogRing()
     start_logging(settings, ring)
     ring.listen(LogFile(folders_of(settings)["user"]).write)
+    for name, reason in settings.idle().items():
+        log.warning("--%s changes nothing: %s", name.replace("_", "-"), reason)
     calm_collector()
     with assembled(settings) as parts:
         preload = threading.Thread(target=import_nodes_when_quiet, args=(parts,), daemon=True)

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -59,7 +60,8 @@ def make_app(
     app[STORE] = store
     app[LOGS] = logs or LogRing()
     app[DEVICES] = devices or (lambda: describe_devices(settings))
-    app[FRONT_END] = frontend.find_front_end(settings.front_end_root)
+    base = None if settings.base_directory is None else Path(settings.base_directory).expanduser()
+    app[FRONT_END] = frontend.find_front_end(settings.front_end_root, settings.front_end_version, base)
     app[KEYS] = keys
     app[OPENAPI] = describe_routes
     app[HUB] = hub = Hub(engine, app[LOGS], features(settings), on_first_client)

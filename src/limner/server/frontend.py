@@ -12,6 +12,7 @@ from aiohttp import web
 
 from limner.errors import BadInput, Forbidden
 from limner.server.keys import FRONT_END
+from limner.server.releases import INSTALLED, front_end_release
 from limner.server.replies import file_type
 from limner.store.paths import resolve_inside
 
@@ -35,15 +36,19 @@ class FrontEnd:
         return ["/" + quote(file.relative_to(self.root).as_posix()) for file in files]
 
 
-def find_front_end(chosen: str | None) -> FrontEnd:
-    """The front end of the chosen folder, else of the installed package, whose code is not run.
+def find_front_end(chosen: str | None, version: str = INSTALLED, base: Path | None = None) -> FrontEnd:
+    """The front end of the chosen folder, else of the chosen release, else of the installed package, whose code is not
+    run.
 
-    Raises BadInput when the chosen folder has no index.html.
+    version: as --front-end-version has it. base: where releases are kept, the working directory by default.
+    Raises BadInput when the chosen folder has no index.html, and what `front_end_release` raises.
     """
     if chosen is not None:
         root: Path | None = Path(chosen).expanduser().absolute()
         if root is None or not (root / "index.html").is_file():
             raise BadInput(f"{chosen} is no web front end.", why="It has no index.html.", do="Check --front-end-root.")
+    elif version != INSTALLED:
+        root = front_end_release(version, base or Path.cwd())
     else:
         root = _package_folder(PACKAGE, "static")
     return FrontEnd(

@@ -30,6 +30,7 @@ OTHERS = {
     "seed-S25": f"{REPLIES}::test_the_server_sets_create_time_in_milliseconds",
     "Z7": f"{REPLIES}::test_the_server_sets_create_time_in_milliseconds",
     "seed-S30": "tests/cli/test_report.py::test_a_report_holds_what_a_bug_needs_and_no_secret",
+    "flags of the command line": "tests/contract/test_flags.py::test_a_flag_with_a_value_has_its_default_and_takes_its_values",
     "API keys": f"{KEYS}::test_history_is_shown_to_its_owner_and_to_administrators",
     "OpenAPI": f"{REPLIES}::test_a_reply_is_one_that_the_document_declares",
 }
