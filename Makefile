@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup run serve test check bench descriptions templates packs clean
+.PHONY: help setup run serve test check bench descriptions names templates packs clean
 help:
 	@echo "make run     a picture of the default prompt (PROMPT='…' for yours)"
 	@echo "make serve   the server on http://127.0.0.1:8188"
 	@echo "make test    every test        make check   format, lint, types"
 	@echo "make bench   every benchmark   make setup   the environment only"
 	@echo "make templates converts the official workflow templates"
+	@echo "make names   the table of the names that node packs use"
 	@echo "make packs   PACKS_DIR=… runs real node packs, one folder each"
 
 $(VENV)/.made:
@@ -52,6 +53,9 @@ bench: $(VENV)/.bench
 
 descriptions: $(VENV)/.run
 	$(BIN)/python -m limner.nodes.describe
+
+names: $(VENV)/.run
+	$(BIN)/python -m limner.compat.table tests/compat/legacy_names.txt tests/compat docs/legacy_names.md
 
 clean:
 	rm -rf $(VENV)

@@ -1,6 +1,6 @@
 """The published table of legacy names: where each is to be found, whether it can be replaced, and which test uses it.
 
-`python -m limner.compat.table tests/compat/legacy_names.txt tests/compat > docs/legacy_names.md`
+`python -m limner.compat.table tests/compat/legacy_names.txt tests/compat docs/legacy_names.md`
 """
 
 from __future__ import annotations
@@ -15,14 +15,23 @@ from pathlib import Path
 from typing import Literal
 
 from limner.compat.finder import Finder
+from limner.compat.homes.not_yet import PARTS, NotYet
+from limner.store.atomic import write_atomic
 
-State = Literal["works", "seam", "absent", "of packs", "unknown"]
+State = Literal["works", "seam", "not yet", "absent", "of packs", "unknown"]
 HEAD = """# Names of ComfyUI that node packs use
 
 Counted over 18 packs: which of ComfyUI's Python names they import or read, where Limner has each, and what it says of
-those that it does not have. **works**: the name is used by the test. **seam**: it works, and a pack may assign to it;
-Limner then calls the pack's. **absent**: reading it is an AttributeError with the reason given here. **of packs**: set
-by the pack itself before it is read. Written by `make names`; held by `tests/compat/test_legacy_names.py`.
+those that it does not have.
+
+- **works**: the test uses it.
+- **seam**: it works, and a pack may assign to it; Limner then calls the pack's.
+- **not yet**: it can be imported, derived from and compared with; using it is an error that names the family or kind of
+  model which is not supported yet.
+- **absent**: reading it is an AttributeError with the reason given here.
+- **of packs**: set by the pack itself before it is read.
+
+Written by `make names`; held by `tests/compat/test_legacy_names.py`.
 """
 COLUMNS = "| name | packs | state | where, or why not | test |\n|---|---|---|---|---|"
 
@@ -77,6 +86,9 @@ def look_up(finder: Finder, name: Name) -> Row:
         return Row(name, "absent" if told else "unknown", reason=str(error))
     if not rest:
         return Row(name, "works", table.home)
+    if isinstance(found, NotYet):
+        part = str(found.__dict__.get("PART", ""))
+        return Row(name, "not yet", reason=f"belongs to {PARTS.get(part, part)}, not supported yet")
     place = table.place(rest[0])
     home = ".".join(one for one in [*(place or (module, rest[0])), *rest[1:]] if one)
     return Row(name, "seam" if rest[0] in table.seams and len(rest) == 1 else "works", home)
@@ -163,8 +175,8 @@ def _line(row: Row) -> str:
     return f"| `{row.name.name}` | {row.name.packs} | {row.state} | {where} | {shown} |\n"
 
 
-def main(names: str, tests: str) -> None:
-    """Print the table of a file of names, with the tests of a folder."""
+def main(names: str, tests: str, page: str) -> None:
+    """Write the table of a file of names, with the tests of a folder, to a page."""
     from limner.compat.setup import Compat  # noqa: PLC0415 - brings the engine's side along
     from limner.engine import NodeRegistry  # noqa: PLC0415
     from limner.settings import Settings  # noqa: PLC0415
@@ -176,11 +188,12 @@ def main(names: str, tests: str) -> None:
         compat = Compat(settings, store, NodeRegistry.open(), cache=False)
         try:
             used = uses(Path(tests), compat.finder.names())
-            sys.stdout.write(markdown(rows(compat.finder, read_names(Path(names)), used)))
+            found = markdown(rows(compat.finder, read_names(Path(names)), used))
         finally:
             compat.close()
             store.close()
+    write_atomic(Path(page), found.encode())
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:4])
