@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from limner.engine.files import StoreFiles
-from limner.errors import Interrupted
+from limner.errors import Interrupted, LimnerError
 from limner.graph import CURRENT_RUN, Blocker, Port
 from limner.store.folders import REGISTRY
 
@@ -253,6 +253,17 @@ def test_an_unknown_class_is_an_import_error_that_names_near_ones(compat):
 
     with pytest.raises(AttributeError, match="KSampler"):
         _ = nodes.KSamplr
+
+
+def test_a_class_that_is_not_there_yet_can_be_imported_and_says_what_it_needs(compat):
+    from nodes import NODE_CLASS_MAPPINGS, ControlNetApply, DualCLIPLoader
+
+    assert ControlNetApply.FUNCTION == "apply_controlnet"
+    assert list(ControlNetApply.INPUT_TYPES()["required"]) == ["conditioning", "control_net", "image", "strength"]
+    assert DualCLIPLoader.INPUT_TYPES()["required"]["clip_name1"] == ([],)
+    assert "ControlNetApply" not in NODE_CLASS_MAPPINGS
+    with pytest.raises(LimnerError, match="ControlNets"):
+        ControlNetApply().apply_controlnet(None, None, None, 1.0)
 
 
 # server

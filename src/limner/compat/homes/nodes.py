@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from limner.compat.absent import class_of_absent
 from limner.compat.builtin import BuiltinMeta, BuiltinNode, class_of, fill_tables, input_types, schema_of
 from limner.compat.host import Host, current
 from limner.errors import Interrupted
@@ -37,7 +38,11 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module  # noqa: PLC0415 - rarely asked for
 
         return import_module(name)
-    return _with_extras(class_of(current(), name))
+    host = current()
+    try:
+        return _with_extras(class_of(host, name))
+    except AttributeError:
+        return class_of_absent(host, name)
 
 
 def __dir__() -> list[str]:
