@@ -134,10 +134,22 @@ def test_block_patches_are_called_where_their_names_say():
 
         return patch
 
-    points = ("input_block_patch", "input_block_patch_after_skip", "middle_patch", "output_block_patch")
+    points = ("input_block_patch", "input_block_patch_after_skip", "output_block_patch")
     predict(tiny_unet(), transformer_options={"patches": {point: [note(point)] for point in points}})
     both = [(point, ("input", n)) for n in range(4) for point in points[:2]]
-    assert seen == [*both, ("middle_patch", ("middle", 0)), *(("output_block_patch", ("output", n)) for n in range(4))]
+    assert seen == [*both, *(("output_block_patch", ("output", n)) for n in range(4))]
+
+
+def test_a_middle_patch_is_called_in_each_transformer_between_its_attentions():
+    seen = []
+
+    def patch(x, options):
+        seen.append((options["block"], options["transformer_index"]))
+        return x
+
+    predict(tiny_unet(), transformer_options={"patches": {"middle_patch": [patch]}})
+    blocks = [("input", 1), ("input", 3), ("middle", 0), *(("output", n) for n in range(4))]
+    assert seen == [(block, number) for number, block in enumerate(blocks)]
 
 
 def test_attention_patches_see_the_features_before_projection_and_can_change_them():

@@ -6,9 +6,11 @@ It splits batches by free memory and goes over to tiles where a whole picture do
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from limner.errors import BadInput, OutOfMemory
 from limner.memory import MemoryManager
 from limner.memory.policy import batch_that_fits
+from limner.models.source_patcher import SourcePatcher
 from limner.models.tiling import three_passes
 from limner.weights import NetworkSource
 
@@ -76,6 +79,88 @@ class VAE:
                 do="Load one with Load VAE.",
             )
 
+    # -- as packs reach into it -----------------------------------------------------------------------------------
+
+    @property
+    def first_stage_model(self) -> nn.Module:
+        """The network; loaded when it is asked for."""
+        with self.loaded() as network:
+            return network
+
+    @cached_property
+    def patcher(self) -> SourcePatcher:
+        """Its weights as a model."""
+        return SourcePatcher(self.source, self.memory, self.memory.vae_device, self.memory.vae_precision)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.memory.vae_device
+
+    @property
+    def offload_device(self) -> torch.device:
+        """Where it waits."""
+        return torch.device("cpu")
+
+    output_device = offload_device
+
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.dtype
+
+    @property
+    def downscale_ratio(self) -> int:
+        """Pixels of one side that become one latent cell."""
+        return self.kind.downscale
+
+    upscale_ratio = downscale_ratio
+    latent_dim = 2
+    not_video = True
+    crop_input = True
+    extra_1d_channel: int | None = None
+    size: int | None = None
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of a picture."""
+        return self.kind.colours
+
+    def process_input(self, image: Tensor) -> Tensor:
+        """0..1 to -1..1."""
+        return image * 2 - 1
+
+    def process_output(self, image: Tensor) -> Tensor:
+        """-1..1 to 0..1."""
+        return ((image + 1) / 2).clamp(0, 1)
+
+    def memory_used_encode(self, shape: Sequence[int], dtype: torch.dtype) -> float:
+        """Bytes that encoding pictures (B, C, H, W) takes."""
+        return float(shape[-1] * shape[-2] * self.kind.encode_bytes_per_pixel * dtype.itemsize)
+
+    def memory_used_decode(self, shape: Sequence[int], dtype: torch.dtype) -> float:
+        """Bytes that decoding latents (B, C, h, w) takes."""
+        pixels = shape[-1] * shape[-2] * self.kind.downscale**2
+        return float(pixels * self.kind.decode_bytes_per_pixel * dtype.itemsize)
+
+    def decode_tiled_(self, samples: Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> Tensor:
+        """`decode_tiled` with channels second."""
+        return self.decode_tiled(samples, tile_x, tile_y, overlap).movedim(-1, 1)
+
+    def encode_tiled_(self, pixel_samples: Tensor, tile_x: int = 512, tile_y: int = 512, overlap: int = 64) -> Tensor:
+        """`encode_tiled` of pictures with channels second."""
+        return self.encode_tiled(pixel_samples.movedim(1, -1), tile_x, tile_y, overlap)
+
+    def model_size(self) -> int:
+        """Bytes of its weights when loaded."""
+        return self.source.nbytes(self.memory.vae_precision().storage)
+
+    def get_ram_usage(self) -> int:
+        """Bytes of its weights."""
+        return self.model_size()
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
     @property
     def latent_channels(self) -> int:
         """Channels of a latent."""
@@ -104,8 +189,9 @@ class VAE:
 
     # -- decoding -------------------------------------------------------------------------------------------------
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def decode(self, latent: Tensor, vae_options: Mapping[str, Any] | None = None) -> Tensor:
         """Pictures from latents. latent: (B, C, h, w) → (B, h · downscale, w · downscale, 3) in 0..1, float32."""
+        del vae_options  # of autoencoders that take some
         each = self._decode_bytes(latent)
         if each > self.memory.available(self.memory.vae_device):
             _log.info("The VAE decodes %s in tiles: a whole picture needs about %d MB.", list(latent.shape), each >> 20)

@@ -24,7 +24,7 @@ from limner.models.text.tokenizer import ClipTokenizer, installed_vocabulary, pa
 from limner.models.vae.kl import AutoencoderKL, KLConfig
 from limner.models.vae.taesd import TAESD, TAESDConfig
 from limner.sampling.model_sampling import make_sampling
-from limner.weights import CheckpointHeader, LazyTensor, NetworkSource
+from limner.weights import CheckpointHeader, LazyTensor, NetworkSource, files
 
 MODEL_PREFIX = "diffusion_model."
 
@@ -39,7 +39,7 @@ class Checkpoint(NamedTuple):
 
 def read_header(path: str | Path, memory: MemoryManager) -> CheckpointHeader:
     """The header of a file, mapped unless the settings forbid it."""
-    return CheckpointHeader.read(path, use_mmap=not memory.settings.disable_mmap)
+    return files.header(path, use_mmap=not memory.settings.disable_mmap)
 
 
 def load_checkpoint(path: str | Path, memory: MemoryManager, embeddings: Sequence[Path] = ()) -> Checkpoint:
@@ -47,7 +47,11 @@ def load_checkpoint(path: str | Path, memory: MemoryManager, embeddings: Sequenc
 
     Raises BadInput when no family matches or a part contradicts itself.
     """
-    header = read_header(path, memory)
+    return from_state(read_header(path, memory), memory, embeddings)
+
+
+def from_state(header: CheckpointHeader, memory: MemoryManager, embeddings: Sequence[Path] = ()) -> Checkpoint:
+    """The same of tensors that have been read."""
     match = detect(header)
     clip = None
     for spec in match.family.text_encoders:
@@ -93,9 +97,19 @@ def load_clip(
 
     Raises BadInput for files that are no CLIP-L, the only text encoder known so far.
     """
-    if len(paths) != 1:
-        raise BadInput(f"{len(paths)} text encoders together are not supported.", why="Known is CLIP-L alone.")
-    header = read_header(paths[0], memory)
+    return clip_of([read_header(path, memory) for path in paths], type, memory, embeddings)
+
+
+def clip_of(
+    headers: Sequence[CheckpointHeader],
+    type: str,  # noqa: A002
+    memory: MemoryManager,
+    embeddings: Sequence[Path] = (),
+) -> CLIP:
+    """The same of tensors that have been read."""
+    if len(headers) != 1:
+        raise BadInput(f"{len(headers)} text encoders together are not supported.", why="Known is CLIP-L alone.")
+    header = headers[0]
     for prefix in ("", "cond_stage_model.", "text_encoder.", "clip_l.", "text_encoders.clip_l."):
         part = clip_text(header.select(prefix))
         if _is_clip(part):
@@ -145,14 +159,15 @@ def load_vae(path: str | Path, memory: MemoryManager) -> VAE:
     return vae_of(read_header(path, memory), memory)
 
 
-def vae_of(header: CheckpointHeader, memory: MemoryManager) -> VAE:
-    """The autoencoder of a header, bare or inside a checkpoint."""
+def vae_of(header: CheckpointHeader, memory: MemoryManager, *, strict: bool = True) -> VAE:
+    """The autoencoder of a header, bare or inside a checkpoint. strict: raise BadInput at once where there is none."""
     part = header
     for prefix in ("first_stage_model.", "vae."):
         if len(selected := header.select(prefix)):
             part = selected
     vae = _vae(header, part, memory)
-    vae.throw_exception_if_invalid()
+    if strict:
+        vae.throw_exception_if_invalid()
     return vae
 
 

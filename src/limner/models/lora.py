@@ -8,7 +8,7 @@ from pathlib import Path
 from limner.models.clip import CLIP
 from limner.models.lora_keys import text_names, unet_names
 from limner.models.model import Model
-from limner.weights import CheckpointHeader, read_adapters
+from limner.weights import CheckpointHeader, files, read_adapters
 
 __all__ = ["clip_keys", "load_lora", "model_keys", "text_names", "unet_names"]
 
@@ -36,7 +36,14 @@ def load_lora(
     manager = model or clip
     if manager is None:
         return None, None
-    header = CheckpointHeader.read(path, use_mmap=not manager.memory.settings.disable_mmap)
+    header = files.header(path, use_mmap=not manager.memory.settings.disable_mmap)
+    return add_lora(header, model, clip, strength_model, strength_clip)
+
+
+def add_lora(
+    header: CheckpointHeader, model: Model | None, clip: CLIP | None, strength_model: float, strength_clip: float
+) -> tuple[Model | None, CLIP | None]:
+    """The same of tensors that have been read."""
     keys = (model_keys(model) if model is not None else {}) | (clip_keys(clip) if clip is not None else {})
     found = read_adapters(header, keys)
     new_model, new_clip = model, clip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,6 +71,77 @@ def _faded(part: Tensor, feather: int) -> Tensor:
             ramp[length - 1 - step] *= (step + 1) / feather
         weight = weight * ramp.view(*[1] * axis, -1, *[1] * (part.ndim - axis - 1))
     return weight
+
+
+def _amount(value: Any, axis: int) -> Any:
+    return value[axis] if isinstance(value, list | tuple) else value
+
+
+def _scaled(amount: Any, number: float, down: bool) -> float:
+    if callable(amount):
+        return float(amount(number))
+    return number / amount if down else number * amount
+
+
+def tiled_scale_multidim(
+    samples: Tensor,
+    function: Callable[[Tensor], Tensor],
+    tile: tuple[int, ...],
+    *,
+    overlap: Any,
+    scale: Any,
+    out_channels: int,
+    downscale: bool = False,
+    index_formulas: Any = None,
+    done: Callable[[], Any] | None = None,
+    place: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> Tensor:
+    """`function` applied tile by tile over any number of axes, each with an overlap and a scale of its own.
+
+    scale: how much larger the result is, a number or a function of an extent, for all axes or each; downscale: it is
+    so much smaller. index_formulas: the same for places. done: called after each tile. place: of the result's tensors.
+    """
+    axes = len(tile)
+    spatial = samples.shape[2:]
+    formulas = scale if index_formulas is None else index_formulas
+    sizes = [max(1, round(_scaled(_amount(scale, i), spatial[i], downscale))) for i in range(axes)]
+    output = place(samples.new_zeros((samples.shape[0], out_channels, *sizes), dtype=torch.float32))
+    for row in range(samples.shape[0]):
+        picture = samples[row : row + 1]
+        if all(extent <= limit for extent, limit in zip(spatial, tile, strict=True)):
+            output[row : row + 1] = place(function(picture))
+            if done is not None:
+                done()
+            continue
+        total = torch.zeros_like(output[:1])
+        steps = [list(_positions(spatial[i], tile[i], _amount(overlap, i))) for i in range(axes)]
+        for corner in product(*steps):
+            part, where = picture, [slice(None), slice(None)]
+            starts = []
+            for i, start in enumerate(corner):
+                part = part.narrow(i + 2, start, min(tile[i], spatial[i] - start))
+                starts.append(round(_scaled(_amount(formulas, i), start, downscale)))
+            made = place(function(part).float())
+            weight = torch.ones_like(made)
+            for i in range(axes):
+                _fade(weight, i + 2, round(_scaled(_amount(scale, i), _amount(overlap, i), downscale)))
+                where.append(slice(starts[i], starts[i] + made.shape[i + 2]))
+            output[row : row + 1][tuple(where)] += made * weight
+            total[tuple(where)] += weight
+            if done is not None:
+                done()
+        output[row : row + 1] /= total
+    return output
+
+
+def _fade(weight: Tensor, axis: int, feather: int) -> None:
+    """Let a weight rise at both ends of an axis, in place."""
+    length = weight.shape[axis]
+    if feather >= length:
+        return
+    for step in range(feather):
+        weight.narrow(axis, step, 1).mul_((step + 1) / feather)
+        weight.narrow(axis, length - 1 - step, 1).mul_((step + 1) / feather)
 
 
 def three_passes(

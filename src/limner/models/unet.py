@@ -12,7 +12,7 @@ depends on the machine (AVX-512 without AMX: the plain one, by a tenth to a fift
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.errors import BadInput
-from limner.models.layers.attention import attention
+from limner.models.layers import attention
 from limner.models.layers.hooks import Hooks
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, groups, shape
+from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
 from limner.weights.ops import Conv2d, GroupNorm, LayerNorm, Linear
 
 Control = Mapping[str, list[Tensor | None]]
@@ -216,12 +217,26 @@ class CrossAttention(nn.Module):
         self.to_v = Linear(context_width, width, bias=False)
         self.to_out = nn.Sequential(Linear(width, width), nn.Identity())
 
-    def forward(self, x: Tensor, context: Tensor, hooks: Hooks, index: int) -> Tensor:
-        """x: (B, H·W, C), context: (B, L, D) → like x. index: number of the transformer in its block."""
-        x, context, value = hooks.many(f"{self.point}_patch", x, context, context)
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        value: Tensor | None = None,
+        mask: Tensor | None = None,
+        transformer_options: Mapping[str, Any] | None = None,
+    ) -> Tensor:
+        """x: (B, H·W, C), context: (B, L, D), x itself where None → like x. value: what values come from."""
+        hooks = Hooks.of(transformer_options)
+        context = x if context is None else context
+        x, context, value = hooks.many(f"{self.point}_patch", x, context, context if value is None else value)
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(value)
-        replacement = hooks.replacement(self.point, index)
-        out = attention(q, k, v, self.heads) if replacement is None else replacement(q, k, v, hooks.options)
+        replacement = hooks.replacement(self.point, hooks.get("block_index", 0))
+        if replacement is None:
+            out = attention.optimized_attention(
+                q, k, v, self.heads, mask=mask, attn_precision=None, transformer_options=hooks
+            )
+        else:
+            out = replacement(q, k, v, hooks)
         return hooks.one(f"{self.point}_output_patch", self.to_out(out))
 
 
@@ -237,13 +252,17 @@ class TransformerBlock(nn.Module):
         self.norm2 = LayerNorm(width)
         self.norm3 = LayerNorm(width)
 
-    def forward(self, x: Tensor, context: Tensor | None, hooks: Hooks, index: int) -> Tensor:
-        """x: (B, H·W, C), context: (B, L, D) or None for x itself → like x. index: which transformer of the block."""
-        hooks.note(n_heads=self.attn1.heads, dim_head=x.shape[-1] // self.attn1.heads, block_index=index)
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, transformer_options: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """x: (B, H·W, C), context: (B, L, D) or None for x itself → like x."""
+        hooks = Hooks.of(transformer_options)
+        hooks.note(n_heads=self.attn1.heads, dim_head=x.shape[-1] // self.attn1.heads)
         normed = self.norm1(x)
-        x = x + self.attn1(normed, normed, hooks, index)
+        x = x + self.attn1(normed, transformer_options=hooks)
+        x = hooks.one("middle_patch", x)
         normed = self.norm2(x)
-        x = x + self.attn2(normed, normed if context is None else context, hooks, index)
+        x = x + self.attn2(normed, context, transformer_options=hooks)
         hooks.next_transformer()
         return x + self.ff(self.norm3(x))
 
@@ -261,8 +280,9 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(TransformerBlock(channels, context_width, heads) for _ in range(depth))
         self.proj_out = Linear(channels, channels) if self.linear else Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor | None, hooks: Hooks) -> Tensor:
-        """x: (B, C, H, W), context: (B, L, D) → like x."""
+    def forward(self, x: Tensor, context: Any = None, transformer_options: Mapping[str, Any] | None = None) -> Tensor:
+        """x: (B, C, H, W), context: (B, L, D), or a list of one for each transformer → like x."""
+        hooks = Hooks.of(transformer_options)
         hooks.note(activations_shape=list(x.shape))
         h = self.norm(x)
         if not self.linear:
@@ -271,7 +291,8 @@ class SpatialTransformer(nn.Module):
         if self.linear:
             h = self.proj_in(h)
         for index, block in enumerate(self.transformer_blocks):
-            h = block(h, context, hooks, index)
+            hooks.note(block_index=index)
+            h = block(h, context[index % len(context)] if isinstance(context, list) else context, hooks)
         if self.linear:
             h = self.proj_out(h)
         h = h.transpose(1, 2).reshape(x.shape)
@@ -331,11 +352,34 @@ class Block(nn.ModuleList):
     """Layers of one place in the UNet, each given of the time, the text and the size what it takes."""
 
     def forward(
-        self, x: Tensor, emb: Tensor, context: Tensor | None, hooks: Hooks, size: tuple[int, int] | None = None
+        self,
+        x: Tensor,
+        emb: Tensor,
+        context: Any = None,
+        transformer_options: Mapping[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Tensor:
         """x: (B, C, H, W) → (B, C', H', W'). size: what an upsampling layer makes; twice the size where None."""
-        for layer in self:
-            if isinstance(layer, ResBlock):
+        return Block.run(self, x, emb, context, transformer_options, size)
+
+    @staticmethod
+    def run(
+        layers: Iterable[nn.Module],
+        x: Tensor,
+        emb: Tensor,
+        context: Any = None,
+        transformer_options: Mapping[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """The same for any layers; those of a class with a forward_timestep_embed_patch go to its handler."""
+        hooks = Hooks.of(transformer_options)
+        handlers: list[Any] = list(hooks.at("forward_timestep_embed_patch"))
+        for layer in layers:
+            handler = next((handle for kind, handle in handlers if isinstance(layer, kind)), None)
+            if handler is not None:
+                shape = None if size is None else (*x.shape[:2], *size)
+                x = handler(layer, x, emb, context, hooks, shape, None, None, None)
+            elif isinstance(layer, ResBlock):
                 x = layer(x, emb)
             elif isinstance(layer, SpatialTransformer):
                 x = layer(x, context, hooks)
@@ -423,6 +467,7 @@ class UNet(nn.Module):
         y: Tensor | None = None,
         control: Control | None = None,
         transformer_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         """What the UNet predicts for x, computed and returned in x's dtype.
 
@@ -433,12 +478,28 @@ class UNet(nn.Module):
         control:   residuals of a ControlNet: for "input", "middle", "output" a list of tensors to add (None adds
                    nothing), used from the end: the last entry of "output" belongs to the first skip that is used.
         transformer_options: hooks (see `limner.models.layers.hooks`) at the points emb_patch (emb, model_channels),
-                   input_block_patch (h), input_block_patch_after_skip (h), middle_patch (h),
+                   input_block_patch (h), input_block_patch_after_skip (h), middle_patch (x, in each transformer),
                    output_block_patch (h, skip), and those of CrossAttention.
         returns:   (B, out_channels, H, W).
 
         Raises BadInput when y is missing though the model takes one, or given though it takes none.
         """
+        options = dict(transformer_options or {})
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        found: Tensor = executor.execute(x, timesteps, context, y, control, options, **kwargs)
+        return found
+
+    def _forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: Control | None = None,
+        transformer_options: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> Tensor:
         if context is not None:
             context = context.to(x.dtype)
         hooks = Hooks(transformer_options)
@@ -448,16 +509,15 @@ class UNet(nn.Module):
         skips: list[Tensor] = []
         for number, block in enumerate(self.input_blocks):
             hooks.enter("input", number)
-            x = _add_control(block(x, emb, context, hooks), residuals, "input")
+            x = apply_control(block(x, emb, context, hooks), residuals, "input")
             x = hooks.one("input_block_patch", x)
             skips.append(x)
             x = hooks.one("input_block_patch_after_skip", x)
         hooks.enter("middle", 0)
-        x = _add_control(self.middle_block(x, emb, context, hooks), residuals, "middle")
-        x = hooks.one("middle_patch", x)
+        x = apply_control(self.middle_block(x, emb, context, hooks), residuals, "middle")
         for number, block in enumerate(self.output_blocks):
             hooks.enter("output", number)
-            skip = _add_control(skips.pop(), residuals, "output")
+            skip = apply_control(skips.pop(), residuals, "output")
             x, skip = hooks.many("output_block_patch", x, skip)
             x = torch.cat((x, skip), dim=1)
             size = (skips[-1].shape[2], skips[-1].shape[3]) if skips else None
@@ -477,7 +537,8 @@ class UNet(nn.Module):
         return emb if self.label_emb is None or y is None else emb + self.label_emb(y.to(x.dtype))
 
 
-def _add_control(x: Tensor, residuals: dict[str, list[Tensor | None]], name: str) -> Tensor:
-    remaining = residuals.get(name)
+def apply_control(h: Tensor, control: dict[str, list[Tensor | None]] | None, name: str) -> Tensor:
+    """h with the next residual of a part added. It is called through this module, so that packs can replace it."""
+    remaining = control.get(name) if control is not None else None
     residual = remaining.pop() if remaining else None
-    return x if residual is None else x + residual
+    return h if residual is None else h + residual
