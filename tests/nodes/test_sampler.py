@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from limner.errors import BadInput, Interrupted
+from limner.errors import Interrupted
 from limner.memory import MemoryManager
 from limner.models.vae.taesd import TAESDConfig, TinyDecoder
 from limner.nodes import loaders, sampler
@@ -111,8 +111,3 @@ def test_without_its_file_a_preview_is_the_latent_as_colours(tmp_path, caplog):
 def test_a_lora_of_no_strength_reads_no_file():
     assert loaders.load_lora_file(None, "model", "clip", "x", strength_model=0, strength_clip=0) == ("model", "clip")
     assert loaders.load_lora_model_only(None, "model", "x", 0) == "model"
-
-
-def test_an_autoencoder_of_pixels_is_refused():
-    with pytest.raises(BadInput, match="pixel_space"):
-        loaders.load_vae_file(None, "pixel_space")

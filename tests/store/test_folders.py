@@ -163,7 +163,7 @@ def test_every_root_of_the_registry_is_listed_by_its_extensions(tmp_path):
         for name in names:
             put(tmp_path / "models" / name / f"x-{name}{min(extensions)}")
     folders = opened(tmp_path)
-    listed = {key: [name for name in folders.list(key) if "starter" not in name] for key, names, _ in REGISTRY if names}
+    listed = {key: [name for name in folders.list(key) if name.startswith("x-")] for key, names, _ in REGISTRY if names}
     assert {key: len(names) for key, names, _ in REGISTRY if names and key != "diffusers"} == {
         key: len(found) for key, found in listed.items() if key != "diffusers"
     }

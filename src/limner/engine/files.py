@@ -10,6 +10,9 @@ from limner.graph import Port
 from limner.store import Store
 from limner.store.files import IMAGES
 
+INDEX = "model_index.json"
+"""What a folder of the diffusers library holds."""
+
 
 class StoreFiles:
     """A `FileLookup` over model folders and the input folder. Lists are taken once: make a new one for each request."""
@@ -21,7 +24,7 @@ class StoreFiles:
     def choices(self, port: Port) -> Sequence[str]:
         """The names offered: files in order, then those that come without a file."""
         if port.folder is not None:
-            return [*self._models(port.folder), *port.also]
+            return [*self._models(port.folder), *self._pairs(port), *port.also]
         if port.file_in is not None:
             return [*self._files(port), *port.also]
         return port.also
@@ -33,7 +36,7 @@ class StoreFiles:
         if value in port.also:
             return True
         if port.folder is not None:
-            return value in self._models(port.folder)
+            return value in self._models(port.folder) or value in self._pairs(port)
         if port.file_in is None:
             return False
         try:
@@ -46,10 +49,21 @@ class StoreFiles:
         key = ("models", folder)
         if key not in self._lists:
             try:
-                self._lists[key] = list(self._store.folders.list(folder))
+                folders = self._store.folders
+                whole = "folder" in folders.extensions(folder)
+                self._lists[key] = list(folders.holding(folder, INDEX) if whole else folders.list(folder))
             except LimnerError:  # a folder that this installation does not have offers nothing
                 self._lists[key] = []
         return self._lists[key]
+
+    def _pairs(self, port: Port) -> list[str]:
+        """The small autoencoders of a port both of whose files are there."""
+        files = self._models("vae_approx") if port.pairs else []
+        return [
+            name
+            for name in port.pairs
+            if all(any(file.startswith(f"{name}_{half}") for file in files) for half in ("encoder", "decoder"))
+        ]
 
     def _files(self, port: Port) -> list[str]:
         """Files with the endings of a port: pictures when it names none, all for the ending "", folders for "/"."""

@@ -87,10 +87,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Folder:
-    """A file of a model folder, by name: `Folder("checkpoints")`. `also` are names offered beside the files."""
+    """A file of a model folder, by name: `Folder("checkpoints")`. `also` are names offered beside the files.
+
+    pairs: names offered where the folder of small decoders has both `NAME_encoder` and `NAME_decoder`.
+    """
 
     key: str
     also: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 

@@ -29,7 +29,8 @@ class Port:
 
     kind: the wire's kind string (INT, IMAGE, COMBO for a choice, * for anything).
     options: as the wire has them, `default`, `min`, `tooltip` and so on; None when the reference sends none at all.
-    choices: the values of a choice. folder: the model folder whose files are the choices; `also` come with them.
+    choices: the values of a choice. folder: the model folder whose files are the choices; `also`, and of
+    `pairs` those whose two files are there, come with them.
     file_in: the directory whose files are the choices, `suffixes` their endings ("/": its folders), `below` a folder in
     it that is searched instead, with its sub-folders.
     """
@@ -41,6 +42,7 @@ class Port:
     choices: tuple[Any, ...] | None = None
     folder: str | None = None
     also: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
     file_in: str | None = None
     suffixes: tuple[str, ...] = ()
     below: str = ""
@@ -152,7 +154,7 @@ def _port_json(port: Port) -> dict[str, Any]:
 
 def _port_from_json(plain: Mapping[str, Any]) -> Port:
     values = dict(plain)
-    for key in ("choices", "also", "suffixes"):
+    for key in ("choices", "also", "pairs", "suffixes"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
     return Port(**values)
@@ -285,7 +287,9 @@ def _input_port(name: str, base: Any, marker: Any, parameter: inspect.Parameter,
             options["multiselect"] = True
         return Port(name, "COMBO", options={**options, **marker.extra}, choices=marker.options)
     if isinstance(marker, Folder):
-        return Port(name, "COMBO", options={**options, **marker.extra}, folder=marker.key, also=marker.also)
+        return Port(
+            name, "COMBO", options={**options, **marker.extra}, folder=marker.key, also=marker.also, pairs=marker.pairs
+        )
     if isinstance(marker, FileIn):
         upload = {"image_upload": True} if marker.upload else {}
         return Port(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Annotated, NamedTuple
 
-from limner.errors import BadInput
 from limner.graph import Choice, Float, Folder, Run, node
-from limner.models.load import load_checkpoint, load_clip, load_diffusion_model, load_vae
+from limner.models.folders import load_folder
+from limner.models.legacy_yaml import configured, read_configuration
+from limner.models.load import load_checkpoint, load_clip, load_diffusion_model, load_taesd, load_vae
 from limner.models.lora import load_lora
+from limner.models.pixel_space import pixel_space
 from limner.nodes.kinds import CLIP, MODEL, VAE
 
 _log = logging.getLogger(__name__)
@@ -67,16 +69,48 @@ def load_checkpoint_file(run: Run, ckpt_name: Annotated[str, Folder("checkpoints
     return Checkpoint(*load_checkpoint(path, run.memory, run.store.folders.roots("embeddings")))
 
 
+@node(
+    "CheckpointLoader", category="advanced/loaders", title="Load Checkpoint With Config (DEPRECATED)", deprecated=True
+)
+def load_configured_checkpoint(
+    run: Run,
+    config_name: Annotated[str, Folder("configs")],
+    ckpt_name: Annotated[str, Folder("checkpoints")],
+) -> Checkpoint:
+    """The parts of an old checkpoint with a configuration of its own."""
+    folders = run.store.folders
+    configuration = read_configuration(folders.path("configs", config_name))
+    path = folders.path("checkpoints", ckpt_name)
+    return Checkpoint(*configured(load_checkpoint(path, run.memory, folders.roots("embeddings")), configuration))
+
+
+@node("DiffusersLoader", category="advanced/loaders/deprecated", title="DiffusersLoader")
+def load_diffusers_folder(run: Run, model_path: Annotated[str, Folder("diffusers")]) -> Checkpoint:
+    """The parts of a folder of the diffusers library."""
+    folders = run.store.folders
+    index = folders.path("diffusers", f"{model_path}/model_index.json")
+    return Checkpoint(*load_folder(index.parent, run.memory, folders.roots("embeddings")))
+
+
+# Scale and shift of the latents of the large autoencoder that each small one stands for.
+SMALL = {"taesd": (0.18215, 0.0), "taesdxl": (0.13025, 0.0), "taesd3": (1.5305, 0.0609), "taef1": (0.3611, 0.1159)}
+
+
 @node("VAELoader", category="loaders", title="Load VAE")
-def load_vae_file(run: Run, vae_name: Annotated[str, Folder("vae", also=("pixel_space",))]) -> VAE:
+def load_vae_file(run: Run, vae_name: Annotated[str, Folder("vae", also=("pixel_space",), pairs=tuple(SMALL))]) -> VAE:
     """An autoencoder from a file of its own, or the one in a checkpoint."""
+    folders = run.store.folders
     if vae_name == "pixel_space":
-        raise BadInput(
-            "pixel_space is not an autoencoder that can be used yet.",
-            why="It is for models that work on pixels, none of which is supported so far.",
-            do="Choose the file of a VAE.",
+        return pixel_space(run.memory)
+    if vae_name in SMALL and vae_name not in folders.list("vae"):
+        files = folders.list("vae_approx")
+        halves = (
+            next((file for file in files if file.startswith(f"{vae_name}_{half}")), f"{vae_name}_{half}")
+            for half in ("encoder", "decoder")
         )
-    return load_vae(run.store.folders.path("vae", vae_name), run.memory)
+        encoder, decoder = (folders.path("vae_approx", file) for file in halves)
+        return load_taesd(encoder, decoder, *SMALL[vae_name], run.memory)
+    return load_vae(folders.path("vae", vae_name), run.memory)
 
 
 @node("UNETLoader", category="advanced/loaders", title="Load Diffusion Model")

@@ -96,7 +96,9 @@ class ModelFolders:
                 folders.add(extra.key, extra.path, default=extra.first)
         for key, name in OUTPUTS:
             folders.add(key, output / name)
-        folders.add("checkpoints", Path(__file__).parent.parent / "assets")
+        assets = Path(__file__).parent.parent / "assets"
+        folders.add("checkpoints", assets)
+        folders.add("configs", assets / "configs")
         return folders
 
     def table(self) -> FolderTable:
@@ -193,6 +195,16 @@ class ModelFolders:
             if not (folder.listed and all(_changed(path) == time for path, time in folder.times.items())):
                 _scan(folder)
             return list(folder.listing)
+
+    def holding(self, key: str, file: str) -> tuple[str, ...]:
+        """The folders below its roots that hold a file of this name, sorted, each name once."""
+        found: set[str] = set()
+        for root in self._folder(key).roots:
+            for name, _ in _walk(root, frozenset(), {}):
+                folder, _, last = name.rpartition("/")
+                if last == file and folder:
+                    found.add(folder)
+        return tuple(sorted(found))
 
     def path(self, key: str, name: str) -> Path:
         """The file of this name, in the first root that has it.
