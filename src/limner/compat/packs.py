@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -413,7 +413,7 @@ class Packs:
         with self._lock:
             table = self.source.table
             if pack.path not in self._loaded:
-                module = asyncio.run(self._import(pack, report))
+                module = _at_once(self._import(pack, report))
                 if module is None:
                     raise LimnerError(f"{pack.name} cannot be imported: {report.problems[-1].text()}")
                 report.state = "loaded"
@@ -443,6 +443,15 @@ class Packs:
             "packs": [report.to_json() for report in list(self.reports)],
             "collisions": list(self.collisions),
         }
+
+
+def _at_once(work: Coroutine[Any, Any, ModuleType | None]) -> ModuleType | None:
+    """The result of a coroutine that waits for nothing: packs that are described have no extension to ask."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # a StopIteration knows no type
+    raise LimnerError("A pack that was described waits for something while it is imported.", do="Restart Limner.")
 
 
 def _execute(name: str, file: Path, package: Path | None = None) -> ModuleType:
