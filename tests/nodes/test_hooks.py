@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from limner.models.load import load_checkpoint
+from limner.models.lora import load_lora
 from limner.nodes import hooks
 from limner.sampling import CFGGuider, get_sampler
 from limner.weights import save
@@ -202,3 +203,44 @@ def test_a_default_holds_where_the_others_leave_room(model):
     assert torch.allclose(painted(model, only_default.positive), painted(model, plain(7)), atol=1e-5)
     assert torch.isfinite(painted(model, whole)).all()
     assert not torch.allclose(painted(model, whole), painted(model, inside), atol=1e-3)
+
+
+@pytest.fixture
+def clip(files):
+    return load_checkpoint(files / "tiny.safetensors", memory()).clip
+
+
+def encoded(clip):
+    return clip.encode_from_tokens_scheduled(clip.tokenize("cat dog"))
+
+
+def test_a_text_encoder_under_hooks_is_a_patched_one(clip, run, files):
+    group = hooks.lora(run, "a.safetensors", 0.0, 0.5)
+    (entry,) = encoded(hooks.set_clip_hooks(clip, hooks=group))
+    _, patched_clip = load_lora(files / "a.safetensors", None, clip, 0.0, 0.5)
+    assert torch.allclose(entry[0], encoded(patched_clip)[0][0], atol=1e-5)
+    assert not torch.allclose(entry[0], encoded(clip)[0][0], atol=1e-3)
+    assert entry[1]["hooks"] is group
+    assert "hooks" not in encoded(hooks.set_clip_hooks(clip, apply_to_conds=False, hooks=group))[0][1]
+
+
+def test_without_a_schedule_keyframes_do_not_count(clip, run):
+    group = hooks.lora(run, "a.safetensors", 0.0, 0.5)
+    later = hooks.set_keyframes(group, hooks.keyframe(0.0))
+    assert torch.equal(
+        encoded(hooks.set_clip_hooks(clip, hooks=group))[0][0], encoded(hooks.set_clip_hooks(clip, hooks=later))[0][0]
+    )
+
+
+def test_with_a_schedule_a_prompt_is_encoded_for_each_range(clip, run):
+    frames = hooks.keyframe(0.0, 0.0, hooks.keyframe(1.0, 0.4))
+    group = hooks.set_keyframes(hooks.lora(run, "a.safetensors", 0.0, 0.5), frames)
+    entries = encoded(hooks.set_clip_hooks(clip, schedule_clip=True, hooks=group))
+    assert [(one[1]["clip_start_percent"], one[1]["clip_end_percent"]) for one in entries] == [(0.0, 0.4), (0.4, 1.0)]
+    assert torch.allclose(entries[0][0], encoded(clip)[0][0], atol=1e-5)
+    whole = encoded(hooks.set_clip_hooks(clip, hooks=hooks.lora(run, "a.safetensors", 0.0, 0.5)))
+    assert torch.allclose(entries[1][0], whole[0][0], atol=1e-5)
+
+
+def test_no_hooks_change_nothing(clip):
+    assert torch.equal(encoded(hooks.set_clip_hooks(clip))[0][0], encoded(clip)[0][0])

@@ -11,7 +11,7 @@ from limner.graph import Choice, Conditioning, Float, Folder, Int, Mask, Run, no
 from limner.graph.kinds import Kind
 from limner.models.load import load_checkpoint
 from limner.models.merging import towards
-from limner.nodes.kinds import HOOK_KEYFRAMES, HOOKS, TIMESTEPS_RANGE
+from limner.nodes.kinds import CLIP, HOOK_KEYFRAMES, HOOKS, TIMESTEPS_RANGE
 from limner.sampling import hooks as hooking
 from limner.weights import CheckpointHeader
 
@@ -334,3 +334,22 @@ def pair_combine(
 ) -> Pair:
     """Two pairs as one."""
     return Pair(*hooking.combine_with_new_conds([positive_A, negative_A], [positive_B, negative_B]))
+
+
+@hook_node("SetClipHooks", category="advanced/hooks/clip", title="Set CLIP Hooks")
+def set_clip_hooks(
+    clip: CLIP, *, apply_to_conds: bool = True, schedule_clip: bool = False, hooks: HOOKS | None = None
+) -> CLIP:
+    """A text encoder under hooks: for the diffusion model too, and a prompt for each range that keyframes make."""
+    changed = clip.clone()
+    if hooks is None:
+        return changed
+    if apply_to_conds:
+        changed.apply_hooks_to_conds = hooks
+    forced = hooks.clone()
+    if not schedule_clip:
+        forced.set_keyframes_on_hooks(None)
+    changed.use_clip_schedule = schedule_clip
+    changed.patcher.forced_hooks = forced
+    changed.patcher.register_all_hook_patches(forced, hooking.create_target_dict(hooking.EnumWeightTarget.Clip))
+    return changed
