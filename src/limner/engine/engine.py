@@ -15,9 +15,10 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from limner.engine.cache import make_cache
+from limner.engine.cache import ResultCache, make_cache
 from limner.engine.checks import run_checks
 from limner.engine.control import QueueControl
+from limner.engine.disk import open_disk_cache
 from limner.engine.events import Event, Executing, StatusChanged
 from limner.engine.executors.functions import Functions
 from limner.engine.executors.local import LocalExecutor, Outcome, now
@@ -84,7 +85,7 @@ class Engine:
         self.history = History(store.jobs)
         self.jobs = Jobs(self.queue, store.jobs)
         self._functions = Functions(registry)
-        chosen = executor or LocalExecutor(settings, store, registry, make_cache(settings), memory)
+        chosen = executor or LocalExecutor(settings, store, registry, self._make_cache(), memory)
         self._worker = Worker(self.queue, self.events, chosen, store.jobs, self._finished)
         self._counter = 0
         self._replay = Replay()
@@ -94,6 +95,9 @@ class Engine:
         self._texts: dict[str, tuple[Schema, str]] = {}
         self.events.subscribe(self._replay.hear)
         self._queue_unfinished()
+
+    def _make_cache(self) -> ResultCache:
+        return open_disk_cache(make_cache(self.settings), self.settings, self.store, self.registry)
 
     def _queue_unfinished(self) -> None:
         """Queue again what was accepted before and has not ended (rule: nothing accepted is lost)."""

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class NodeRegistry:
         self._plain: dict[str, dict[str, Any]] = {}
         self._schemas: dict[str, Schema] = {}
         self._sources: tuple[NodeSource, ...] = ()
+        self._versions: dict[str, bytes | None] = {}
         for schema in schemas:
             self.add(schema)
 
@@ -88,6 +90,21 @@ class NodeRegistry:
         if schema is None and kind in self._plain:
             schema = self._schemas[kind] = Schema.from_json(self._plain[kind])
         return schema
+
+    def version(self, kind: str) -> bytes | None:
+        """What the code of a kind is known by: a hash of its file, or what its source says; None where nobody can."""
+        source = self.source(kind)
+        if source is not None:
+            says = getattr(source, "version", None)
+            said = says(kind) if callable(says) else None
+            return said.encode() if isinstance(said, str) else said
+        schema = self.get(kind)
+        module = "" if schema is None else schema.home.partition(":")[0]
+        if module not in self._versions:
+            spec = find_spec(module) if module else None
+            origin = None if spec is None else spec.origin
+            self._versions[module] = None if origin is None else source_hash(Path(origin)).encode()
+        return self._versions[module]
 
     def describe(self, kind: str, files: FileLookup) -> dict[str, Any] | None:
         """The entry of `/object_info`, or None. Raises what a pack's class raises."""

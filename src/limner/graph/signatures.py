@@ -41,7 +41,7 @@ class Signer:
     Without a registry every link counts as declared.
 
     salt: part of every signature that has no link. version: what the code of a kind is known by, for results that are
-    kept longer than the process; None where nobody can say.
+    kept longer than the process; None where nobody can say. stamp: what the file is known by that a text may name.
     fleeting: the nodes whose signatures are good for this run only, because something in them is unlike everything.
     """
 
@@ -52,12 +52,14 @@ class Signer:
         fingerprint: Fingerprint | None = None,
         salt: bytes = b"",
         version: Callable[[str], bytes | None] | None = None,
+        stamp: Callable[[str], bytes] | None = None,
     ) -> None:
         self.signatures: dict[str, bytes] = {}
         self.owners: dict[str, bytes] = {}
         self.fleeting: set[str] = set()
         self._salt = salt
         self._version = version
+        self._stamp = stamp
         self._never = 0
         self._prompt = prompt
         self._registry = registry
@@ -126,6 +128,8 @@ class Signer:
             parts.append(text(name))
             if type(value) is str:
                 parts.append(text(value))
+                if self._stamp is not None:
+                    parts.append(self._stamp(value))
             elif type(value) is Link:
                 if declared is None or name in declared:
                     parts.append(b"L%d:" % value.slot + self.signatures[value.node])

@@ -177,8 +177,8 @@ class PromptRun:
         await self.look_at_kinds(self.prompt)
         await self.take_fingerprints(self.prompt)
         salt = b"" if job.owner is None else b"o" + job.owner.encode()
-        lasting = getattr(cache, "version", None)
-        self.signer = Signer(self.prompt, self.schemas, self.fingerprint, salt, lasting)
+        version, stamp = getattr(cache, "version", None), getattr(cache, "stamp", None)
+        self.signer = Signer(self.prompt, self.schemas, self.fingerprint, salt, version, stamp)
         for node in self.prompt:
             self.signer.sign(node)
         signatures = self.signer.signatures
@@ -541,6 +541,8 @@ class PromptRun:
         entry = self.find(link.node)
         if entry is None:
             raise ResultGone(link.node)
+        if not self.cache.steady:
+            self.results[link.node] = entry
         self.blockers = self.blockers or entry.blocked
         if not 0 <= link.slot < len(entry.outputs):
             given, kind = len(entry.outputs), self.prompt[link.node].kind
