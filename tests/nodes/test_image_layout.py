@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from limner.errors import BadInput
 from limner.nodes import image_layout
 from limner.nodes.resize import resize_image
 from tests.nodes.make import ramp, run_in
@@ -86,3 +87,9 @@ def test_kontext_gets_the_nearest_shape(shape, expected):
 def test_batches_are_regrouped_in_order():
     made = image_layout.rebatch([ramp(3, 1, 1, 1), ramp(2, 1, 1, 1) + 10], [2])
     assert [batch.flatten().tolist() for batch in made] == [[0, 1], [2, 10], [11]]
+
+
+def test_batches_of_several_sizes_are_refused_in_words():
+    with pytest.raises(BadInput, match="1×2×3, 4×4×3"):
+        image_layout.rebatch([torch.zeros(1, 2, 1, 3), torch.zeros(1, 4, 4, 3)], [2])
+    assert len(image_layout.rebatch([torch.zeros(1, 2, 1, 3), torch.zeros(1, 4, 4, 3)], [1])) == 2

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from limner.errors import BadInput
 from limner.graph import Bool, Choice, Hidden, Image, Int, Run, node
 from limner.nodes.composite import with_alpha
 from limner.nodes.resize import resize_image
@@ -178,4 +179,10 @@ def rebatch(images: Image, batch_size: Annotated[int, Int(min=1, max=4096)] = 1)
     single = [one for batch in images for one in batch.split(1)]
     length = batch_size[0] if isinstance(batch_size, list) else batch_size
     runs = [single[start : start + length] for start in range(0, len(single), length)]
+    for run in runs:
+        if len({one.shape for one in run}) > 1:
+            sizes = ", ".join(sorted({f"{one.shape[2]}×{one.shape[1]}×{one.shape[3]}" for one in run}))
+            raise BadInput(
+                f"Pictures of several sizes cannot be one batch: {sizes}.", do="Resize them, or take 1 a batch."
+            )
     return [torch.cat(run) for run in runs]
