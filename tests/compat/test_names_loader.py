@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import inspect
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -330,6 +331,7 @@ def test_the_server_has_what_packs_look_at(compat):
     assert instance.prompt_queue.get_current_queue() == ([], [])
     assert instance.app.router.frozen is False
     assert server.web.Response and server.uuid.uuid4  # noqa: PT018
+    assert inspect.getfile(server.PromptServer) == str(compat.host.base / "server.py")
     instance._made_up = 1
     assert server.PromptServer.instance._made_up == 1
 

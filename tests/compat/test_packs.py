@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from limner.compat.discovery import discover
+from limner.compat.packs import DescribedClass
 
 NODE = """
 class Shout:
@@ -245,6 +246,7 @@ def test_an_unchanged_pack_is_described_without_being_imported(place):
     assert report(packs, "plain").state == "cached"
     assert packs.source.describe("Shout")["display_name"] == "Shout it"
     assert packs.source.schema("Shout").input("text").kind == "STRING"
+    assert isinstance(packs.host.tables.classes.peek("Shout"), DescribedClass)
     assert not any("plain" in name for name in sys.modules if str(place.base) in name.replace("_x_", "."))
     assert packs.source.function("Shout", packs.source.make("Shout"))(text="hi").values == ("HI",)
     assert report(packs, "plain").state == "loaded"
@@ -356,3 +358,13 @@ def test_packs_import_each_other_by_the_name_of_their_folder(place):
     for name in [name for name in sys.modules if name.split(".")[0] == "custom_nodes"]:
         del sys.modules[name]
     assert str(place.base) not in sys.path
+
+
+def test_whoever_looks_at_the_classes_sees_classes(place):
+    place.pack("plain", NODE)
+    place.load(cache=True)
+    place.close()
+    packs = place.load(cache=True)
+    assert isinstance(packs.host.tables.classes.peek("Shout"), DescribedClass)
+    assert dict(packs.host.tables.classes)["Shout"].FUNCTION == "shout"
+    assert {**packs.host.tables.classes}["Shout"].FUNCTION == "shout"

@@ -1,6 +1,10 @@
 """V1 classes as the engine and `/object_info` see them."""
 
 import asyncio
+import json
+import sys
+from enum import Enum
+from pathlib import Path
 
 import pytest
 
@@ -122,7 +126,7 @@ def test_the_description_is_what_the_class_says(full):
         "python_module": "custom_nodes.tests",
         "category": "tests/v1",
         "output_node": True,
-        "output_tooltips": ("one", "two", "three"),
+        "output_tooltips": ["one", "two", "three"],
         "deprecated": True,
         "experimental": True,
         "api_node": False,
@@ -297,3 +301,40 @@ def test_a_class_without_a_mapping_of_inputs_is_refused():
 
     with pytest.raises(Exception, match="INPUT_TYPES gives list"):
         V1Class(Odd, "Odd").schema()
+
+
+def test_what_json_cannot_say_is_made_plain():
+    class Colour(Enum):
+        RED = "red"
+
+    class Odd(Bare):
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {
+                "required": {
+                    "a": (
+                        "FLOAT",
+                        {"max": float("inf"), "default": float("nan"), "where": Path("/x"), "set": {"b", "a"}},
+                    ),
+                    "b": ((Colour.RED, "blue"), {"default": Colour.RED}),
+                },
+                "optional": None,
+            }
+
+    entry = V1Class(Odd, "Odd").describe()
+    assert json.loads(json.dumps(entry, allow_nan=False)) == entry
+    options = entry["input"]["required"]["a"][1]
+    assert options == {"max": sys.float_info.max, "default": None, "where": "/x", "set": ["a", "b"]}
+    assert entry["input"]["required"]["b"] == [["red", "blue"], {"default": "red"}]
+
+
+def test_a_class_without_return_types_has_no_outputs():
+    class Nothing:
+        FUNCTION = "go"
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {}
+
+    assert V1Class(Nothing, "Nothing").schema().outputs == ()
+    assert V1Class(Nothing, "Nothing").describe()["output"] == []

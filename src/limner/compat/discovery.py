@@ -64,7 +64,8 @@ class Pack:
         """Every file that decides what importing it does."""
         if not self.is_folder:
             return [self.path]
-        files = [file for file in self.path.rglob("*.py") if not any(part.startswith(".") for part in file.parts[-3:])]
+        inside = ((file, file.relative_to(self.path).parts) for file in self.path.rglob("*.py"))
+        files = [file for file, parts in inside if not any(part.startswith(".") for part in parts)]
         own = self.path / "pyproject.toml"
         return sorted([*files, *([own] if own.is_file() else [])])
 

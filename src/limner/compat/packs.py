@@ -59,6 +59,9 @@ class ClassTable(dict[str, Any]):
         """The class, or the default."""
         return self[kind] if kind in self else default  # noqa: SIM401 - `get` is what this is
 
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()  # `dict(table)` would take values past `__getitem__` without this
+
     def peek(self, kind: str) -> Any:
         """What there is without importing it, or None."""
         return super().get(kind)

@@ -86,6 +86,8 @@ class PromptServer(metaclass=_Instance):
     app: an application whose router takes further routes and static folders. loop: the server's event loop.
     """
 
+    __module__ = "server"  # packs find ComfyUI's folder by the file of this class
+
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, host: Host | None = None) -> None:
         self._host = host or current()
         self._own_loop = loop

@@ -6,7 +6,10 @@ Everything is asked anew each time: packs change their classes, and INPUT_TYPES 
 from __future__ import annotations
 
 import inspect
+import math
+import sys
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
 
 from limner.errors import LimnerError
@@ -17,6 +20,7 @@ MARKERS = frozenset(("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_
 ANY_NAME = "limner asks whether any name is an input"
 MOST_OUTPUTS = 128
 """Outputs of a class whose RETURN_TYPES answers for every index."""
+LARGEST = sys.float_info.max
 _COMPANIONS: Mapping[CompanionName, str] = {
     "checks": "VALIDATE_INPUTS",
     "changes_when": "IS_CHANGED",
@@ -81,17 +85,22 @@ class V1Class:
             **_more(optional),
         )
 
+    def _types(self) -> Any:
+        return getattr(self.cls, "RETURN_TYPES", None) or ()
+
+    def _count(self) -> int:
+        """How many outputs there are; many for a tuple of a pack's own that answers for every index."""
+        types = self._types()
+        magic = isinstance(types, tuple) and type(types).__getitem__ is not tuple.__getitem__
+        return max(len(types), MOST_OUTPUTS) if magic else len(types)
+
     def _outputs(self) -> tuple[Port, ...]:
-        cls = self.cls
-        types = cls.RETURN_TYPES
-        count = len(types)
-        if isinstance(types, tuple) and type(types).__getitem__ is not tuple.__getitem__:
-            count = max(count, MOST_OUTPUTS)
-        names = getattr(cls, "RETURN_NAMES", None) or ()
-        lists = getattr(cls, "OUTPUT_IS_LIST", None) or ()
+        types = self._types()
+        names = getattr(self.cls, "RETURN_NAMES", None) or ()
+        lists = getattr(self.cls, "OUTPUT_IS_LIST", None) or ()
         ports = []
-        for index in range(count):
-            kind = types[index]
+        for index in range(self._count()):
+            kind = _kind(types[index])
             choices = tuple(kind) if isinstance(kind, list | tuple) else None
             name = names[index] if index < len(names) else (kind if choices is None else "COMBO")
             is_list = bool(lists[index]) if index < len(lists) else False
@@ -110,10 +119,10 @@ class V1Class:
         """The entry of `/object_info`: what the class says, as it says it."""
         cls = self.cls
         types = self.input_types()
-        returns = [list(one) if isinstance(one, tuple) else one for one in list(cls.RETURN_TYPES)]
+        returns = list(self._types())
         entry: dict[str, Any] = {
-            "input": {section: _plain(specs) for section, specs in types.items()},
-            "input_order": {section: list(specs.keys()) for section, specs in types.items()},
+            "input": types,
+            "input_order": {section: list(specs or ()) for section, specs in types.items()},
             "output": returns,
             "output_is_list": list(getattr(cls, "OUTPUT_IS_LIST", None) or [False] * len(returns)),
             "output_name": list(getattr(cls, "RETURN_NAMES", None) or returns),
@@ -131,7 +140,7 @@ class V1Class:
                 entry[key] = True
         if hasattr(cls, "API_NODE"):
             entry["api_node"] = cls.API_NODE
-        return entry
+        return {key: _plain(value) for key, value in entry.items()}
 
     def make(self) -> Any:
         """A new instance."""
@@ -180,10 +189,10 @@ class V1Class:
         return NodeResult(self._values(returned))
 
     def _missing(self) -> tuple[Any, ...]:
-        return (None,) * len(self.cls.RETURN_TYPES)
+        return (None,) * self._count()
 
     def _values(self, returned: Any) -> tuple[Any, ...]:
-        count = len(self._outputs())
+        count = self._count()
         if isinstance(returned, Blocker):
             return (returned,) * count
         # Raises TypeError for None and anything else that has no length, as ComfyUI does.
@@ -208,14 +217,31 @@ def _port(name: str, spec: Any, *, required: bool) -> Port:
     tooltip = options.get("tooltip") or ""
     options = {key: value for key, value in options.items() if key != "tooltip"}
     if isinstance(kind, list | tuple):
-        return Port(name, "COMBO", required, options, choices=tuple(kind), tooltip=str(tooltip))
-    if not isinstance(kind, str):  # an enum of strings, as comfy_types has them, or a pack's own object
-        kind = str(getattr(kind, "value", kind))
+        choices = tuple(one.value if isinstance(one, Enum) else one for one in kind)
+        return Port(name, "COMBO", required, options, choices=choices, tooltip=str(tooltip))
+    kind = _kind(kind)
     return Port(name, kind, required, options, tooltip=str(tooltip))
 
 
-def _plain(specs: Any) -> Any:
-    """A section as plain JSON has it; tuples are lists there."""
-    if not isinstance(specs, Mapping):
-        return specs
-    return {name: list(spec) if isinstance(spec, tuple) else spec for name, spec in specs.items()}
+def _kind(kind: Any) -> Any:
+    """A type as text; a list of choices as it is, and a text with a comparison of its own too."""
+    if isinstance(kind, Enum):
+        kind = kind.value
+    return kind if isinstance(kind, str | list | tuple) else str(kind)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: what JSON cannot say is told as text, and infinity as the largest number."""
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else (None if math.isnan(value) else math.copysign(LARGEST, value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in list(value)]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(one) for one in value), key=str)
+    return str(value)
