@@ -368,3 +368,9 @@ def test_whoever_looks_at_the_classes_sees_classes(place):
     assert isinstance(packs.host.tables.classes.peek("Shout"), DescribedClass)
     assert dict(packs.host.tables.classes)["Shout"].FUNCTION == "shout"
     assert {**packs.host.tables.classes}["Shout"].FUNCTION == "shout"
+
+
+def test_the_folders_that_packs_list_are_there(place):
+    place.pack("lister", NODE + "\nimport os, folder_paths\nos.listdir(folder_paths.get_output_directory())\n"
+               "os.listdir(folder_paths.get_input_directory())\nos.listdir(folder_paths.get_temp_directory())\n")  # fmt: skip
+    assert report(place.load(), "lister").state == "loaded"

@@ -89,6 +89,8 @@ class VirtualModule(ModuleType):
             return f"{full}: {self._table.absent[name]}"
         if self._table.note:
             return f"{full}: {self._table.note}"
+        if name in self._table.names:
+            return f"{full} should be {self._table.names[name]}, which is not there."
         near = difflib.get_close_matches(name, self.__dir__(), 3)
         return f"{full} is unknown to Limner." + (f" Nearest: {', '.join(near)}." if near else "")
 

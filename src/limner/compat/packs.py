@@ -224,7 +224,12 @@ class Packs:
             self.ready.set()
 
     def _prepare(self) -> None:
-        """Let `import custom_nodes.NAME` work: ComfyUI's base folder is on Python's path."""
+        """Make what packs take for granted: the folders are there, and ComfyUI's base folder is on Python's path.
+
+        With the latter `import custom_nodes.NAME` works.
+        """
+        for kind in ("input", "output", "temp", "user"):
+            self.host.store.files.root(kind).mkdir(parents=True, exist_ok=True)
         for root in self.host.store.folders.roots("custom_nodes"):
             parent = str(root.parent)
             if root.name == "custom_nodes" and parent not in sys.path:
