@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from limner.cli.assemble import assembled
+from limner.compat.side import ServerSide
 from limner.server.app import make_app
 from limner.settings import Settings
 
@@ -79,18 +80,21 @@ class Live:
 
 @contextlib.contextmanager
 def live_server(base: Path, **settings: Any) -> Iterator[Live]:
-    """A server with the engine, the store and the nodes that `limner serve` has, below `base`."""
+    """A server with the engine, the store, the nodes and the packs that `limner serve` has, below `base`."""
     chosen = Settings(**{"base_directory": str(base), "max_upload_size": 2, **settings})
     ready, stop = threading.Event(), threading.Event()
     port: list[int] = []
 
     async def main() -> None:
         with assembled(chosen) as parts:
+            packs = ServerSide(parts.compat)
             await parts.engine.start()
-            runner = web.AppRunner(make_app(chosen, parts.engine, parts.store))
+            runner = web.AppRunner(make_app(chosen, parts.engine, parts.store, packs=packs))
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
+            packs.start()
+            await packs.wait()
             port.append(runner.addresses[0][1])
             ready.set()
             while not stop.is_set():

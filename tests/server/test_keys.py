@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import WSServerHandshakeError
+from aiohttp import ClientSession, WSServerHandshakeError
 
 from limner.errors import BadInput, LimnerError, NotFound
 from limner.store.keys import FILE, Keys
@@ -246,3 +247,27 @@ def test_the_log_is_for_administrators(people: Three, path: str) -> None:
     _, bob, root = people
 
     assert (bob.get(path).status, root.get(path).status) == (403, 200)
+
+
+async def test_sockets_of_two_keys_with_one_client_id_hear_only_their_own(people: Three) -> None:
+    ann, bob, root = people
+    client = ClientSession(f"http://127.0.0.1:{ann.live.port}")
+    heard: dict[str, list[Any]] = {}
+    async with client, contextlib.AsyncExitStack() as stack:
+        sockets = {}
+        for name, person in (("ann", ann), ("bob", bob), ("root", root)):
+            ask = client.ws_connect("/ws?clientId=same", headers={"X-API-Key": person.secret})
+            sockets[name] = await stack.enter_async_context(ask)
+            assert (await sockets[name].receive_json())["data"]["sid"] == "same"
+        body = {"prompt": {"1": {"class_type": "PreviewAny", "inputs": {"source": "sockets"}}}, "client_id": "same"}
+        async with client.post("/prompt", json=body, headers={"X-API-Key": ann.secret}) as reply:
+            assert reply.status == 200
+        for name, kind in (("ann", "execution_success"), ("bob", "status"), ("root", "status")):
+            heard[name] = []
+            while not heard[name] or heard[name][-1]["type"] != kind:
+                heard[name].append(await sockets[name].receive_json(timeout=20))
+
+    assert {message["type"] for message in heard["bob"]} == {"status"}
+    assert heard["bob"][-1]["data"]["status"]["exec_info"]["queue_remaining"] == 0
+    assert heard["root"][-1]["data"]["status"]["exec_info"]["queue_remaining"] == 1
+    assert "executed" in {message["type"] for message in heard["ann"]}

@@ -93,7 +93,9 @@ class Files:
     def move(self, kind: str, root: Path) -> None:
         """From now on the folder of that kind is this one."""
         self.root(kind)
-        self._roots[kind] = root
+        with self._lock:
+            self._roots[kind] = root
+            self._owned.clear()
 
     def resolve(self, kind: str, subfolder: str, name: str) -> Path:
         """The path of a file of a kind. Raises Forbidden when it would lie elsewhere; it need not exist."""

@@ -67,9 +67,12 @@ def test_bytes_of_any_kind_are_answered(live: Live, method: str, path: str) -> N
 
 @pytest.mark.parametrize(("method", "path"), POSTS)
 def test_any_value_in_any_field_is_answered(live: Live, method: str, path: str) -> None:
-    ask_all(live, method, path, [json.dumps(value).encode() for value in VALUES])
+    if path != "/free":
+        ask_all(live, method, path, [json.dumps(value).encode() for value in VALUES])
     if fields_of(path):
-        ask_all(live, method, path, bodies(fields_of(path), GOOD.get(path, {})))
+        sent = bodies(fields_of(path), GOOD.get(path, {}))
+        # Each request to free memory is granted, and takes a while.
+        ask_all(live, method, path, sent[::10] if path == "/free" else sent)
 
 
 def test_any_value_in_any_part_of_a_prompt_is_answered(live: Live) -> None:
@@ -158,14 +161,17 @@ def test_numbers_in_queries_are_answered(live: Live, query: str) -> None:
         check(reply.status, reply.headers.get("Content-Type", ""), reply.body, (query, text))
 
 
-def test_what_a_node_shows_that_is_no_number_is_null_in_the_history(live: Live) -> None:
-    graph = {"1": {"class_type": "PreviewAny", "inputs": {"source": {"__value__": ["a", 1e308]}}}}
-    for value in (1e308, -1e308):
-        graph["1"]["inputs"]["source"] = value
-        prompt_id = live.post("/prompt", {"prompt": graph}).json()["prompt_id"]
-        live.finished(prompt_id)
-        for path in (f"/history/{prompt_id}", "/history", "/api/jobs", f"/api/jobs/{prompt_id}"):
-            json.loads(live.get(path).body, parse_constant=pytest.fail)
+def test_what_a_node_shows_that_is_no_number_is_null_in_the_history() -> None:
+    from limner.store.jobs import JobStore
+    from limner.store.records import JobRecord
+
+    odd = {"1": {"values": [float("nan"), float("inf"), {"x": -float("inf")}], "text": ["half a pair \ud800"]}}
+    with JobStore.open("sqlite://") as store:
+        store.add(JobRecord("p", 0, {}))
+        store.finish("p", "completed", odd, status_json={"messages": [["execution_error", {"current_inputs": odd}]]})
+        entry = json.loads(store.history_text(), parse_constant=pytest.fail)["p"]
+
+    assert entry["outputs"]["1"]["values"] == [None, None, {"x": None}]
 
 
 def test_the_server_still_runs_prompts(live: Live) -> None:

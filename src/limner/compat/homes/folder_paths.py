@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from limner.compat.host import current
 from limner.errors import Forbidden, NotFound
-from limner.store.files import split_annotation
+from limner.graph import CURRENT_RUN
+from limner.store.files import Files, split_annotation
 from limner.store.folders import LEGACY, WEIGHTS
 from limner.store.paths import resolve_inside
 
@@ -89,7 +90,7 @@ def __getattr__(name: str) -> Any:
     if name == "folder_names_and_paths":
         return current().store.folders.table()
     if name in _KINDS:
-        return str(current().store.files.root(_KINDS[name]))
+        return str(_files().root(_KINDS[name]))
     if name == "base_path":
         return str(current().base)
     if name == "models_dir":
@@ -114,19 +115,26 @@ def map_legacy(folder_name: str) -> str:
     return LEGACY.get(folder_name, folder_name)
 
 
+def _files() -> Files:
+    """The folders of the prompt that runs, which are its API key's where there are keys; else the server's."""
+    run = CURRENT_RUN.get()
+    files: Files = (current() if run is None or run.store is None else run).store.files
+    return files
+
+
 def get_output_directory() -> str:
     """The output folder."""
-    return str(current().store.files.root("output"))
+    return str(_files().root("output"))
 
 
 def get_temp_directory() -> str:
     """The temp folder."""
-    return str(current().store.files.root("temp"))
+    return str(_files().root("temp"))
 
 
 def get_input_directory() -> str:
     """The input folder."""
-    return str(current().store.files.root("input"))
+    return str(_files().root("input"))
 
 
 def get_user_directory() -> str:
@@ -156,7 +164,7 @@ def set_user_directory(user_dir: str) -> None:
 
 def get_directory_by_type(type_name: str) -> str | None:
     """The folder of `output`, `temp` or `input`, None for any other word."""
-    return str(current().store.files.root(type_name)) if type_name in ("output", "temp", "input") else None
+    return str(_files().root(type_name)) if type_name in ("output", "temp", "input") else None
 
 
 def filter_files_content_types(
