@@ -103,6 +103,7 @@ class Store:
             url = settings.database_url or f"sqlite:///{roots['user'] / 'limner.db'}"
         jobs = JobStore.open(url, settings.database_synchronous, settings.history_size)
         if owned:
+            files.make()
             files.wipe_temp()
         return cls(folders, files, Users(roots["user"], multi=settings.multi_user), jobs, owned)
 

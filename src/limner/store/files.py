@@ -65,7 +65,7 @@ class SaveTarget:
 
 
 class Files:
-    """The folders that prompts read from and write to. They are made when first written to."""
+    """The folders that prompts read from and write to. They are made by `make`, or when first written to."""
 
     def __init__(self, roots: Mapping[str, Path], hashing: str = "sha256") -> None:
         self._roots = dict(roots)
@@ -96,6 +96,11 @@ class Files:
         with self._lock:
             self._roots[kind] = root
             self._owned.clear()
+
+    def make(self) -> None:
+        """Make the input, output and temp folders where they are missing: node packs list them when they load."""
+        for kind in SHARED_KINDS:
+            self.root(kind).mkdir(parents=True, exist_ok=True)
 
     def resolve(self, kind: str, subfolder: str, name: str) -> Path:
         """The path of a file of a kind. Raises Forbidden when it would lie elsewhere; it need not exist."""
