@@ -178,3 +178,20 @@ def test_a_stochastic_adams_method_is_stochastic_in_its_interval_only():
     tau = samplers.sa_solver(model, 0.7, 0.2, 0.8, use_pece=False, simple_order_2=False).options["tau_func"]
     inside, before = (sigmas.percent_to_sigma(model, part) for part in (0.5, 0.1))
     assert (tau(inside), tau(before)) == (0.7, 0.0)
+
+
+def test_noise_has_the_latents_precision_whatever_the_model_computes_in(model):  # rule S3
+    """Rule S3: drawn on the CPU in the latent's dtype, so that a seed means the same on every device."""
+    noise = custom_sampling.random_noise(7).generate_noise({"samples": torch.zeros(1, 4, 2, 2)})
+    generator = torch.Generator().manual_seed(7)
+    assert torch.equal(noise, torch.randn(1, 4, 2, 2, generator=generator))
+    half = custom_sampling.random_noise(7).generate_noise({"samples": torch.zeros(1, 4, 2, 2, dtype=torch.float16)})
+    assert half.dtype == torch.float16
+
+
+def test_outside_a_mask_ddim_draws_noise_of_the_next_seed(model):  # rule S4
+    """Rule S4."""
+    sampler = samplers.select("ddim")
+    guider = SimpleNamespace(model=model)
+    fill = sampler._fill(torch.zeros(1, 4, 2, 2), 7, guider)
+    assert torch.equal(fill, torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(8)))
