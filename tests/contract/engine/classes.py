@@ -194,10 +194,10 @@ class LoopOpen(Node):
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"round": ("INT", {}), "text": ("STRING", {})}}
+        return {"required": {"turn": ("INT", {}), "text": ("STRING", {})}}
 
-    def go(self, round, text):
-        return ("flow", round, text)
+    def go(self, turn, text):
+        return ("flow", turn, text)
 
 
 class LoopClose(Node):
@@ -228,7 +228,7 @@ class LoopClose(Node):
                 new["inputs"][key] = [to, value[1]] if linked else value
             graph[at + name] = new
         opened = graph[at + flow[0]]
-        opened["inputs"] |= {"round": rounds - 1, "text": text}
+        opened["inputs"] |= {"turn": rounds - 1, "text": text}
         graph[at + "Recurse"]["inputs"]["rounds"] = rounds - 1
         return {"result": ([at + "Recurse", 0],), "expand": graph}
 
@@ -241,7 +241,8 @@ def between(dynprompt: Any, start: str, end: str) -> list[str]:
         if node == start:
             return True
         links = [value[0] for value in dynprompt.get_node(node)["inputs"].values() if isinstance(value, list)]
-        if any([reaches(one) for one in links]):
+        reached = [reaches(one) for one in links]
+        if any(reached):
             if node not in wanted:
                 wanted.append(node)
             return True

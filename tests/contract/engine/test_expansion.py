@@ -105,7 +105,7 @@ async def test_a_raw_link_is_given_as_it_is(tmp_path):
 
 def loop(rounds, text="-", tail="!"):
     return {
-        "1": call("LoopOpen", round=rounds, text=text),
+        "1": call("LoopOpen", turn=rounds, text=text),
         "4": call("Plain", text=tail),
         "2": call("Join", a=["1", 2], b=["4", 0]),
         "3": call("LoopClose", flow=["1", 0], rounds=rounds, text=["2", 0]),
