@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@cache
+def preview_table() -> dict[str, dict[str, Any]]:
+    """How previews are made, by latent space."""
+    table: dict[str, dict[str, Any]] = json.loads(files(__package__).joinpath("latent_preview.json").read_text())
+    return table
+
+
+def preview_entry(name: str | None) -> dict[str, Any]:
+    """How previews of one latent space are made; empty for one that has none."""
+    return preview_table().get(name or "", {})
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,33 @@ class LatentFormat:
             mean, std = self._per_channel(self.mean, latent), self._per_channel(self.std, latent)
             return latent * std / self.scale_factor + mean
         return latent / self.scale_factor + self.shift_factor
+
+    # The same under the names that packs read.
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels."""
+        return self.channels
+
+    @property
+    def latent_dimensions(self) -> int:
+        """Spatial axes."""
+        return self.dims
+
+    @property
+    def taesd_decoder_name(self) -> str | None:
+        """Name of the small decoder's file."""
+        return self.taesd
+
+    @property
+    def latent_rgb_factors(self) -> list[list[float]] | None:
+        """What a preview multiplies the channels with."""
+        return preview_entry(self.preview).get("factors")
+
+    @property
+    def latent_rgb_factors_bias(self) -> list[float] | None:
+        """What it adds."""
+        return preview_entry(self.preview).get("bias")
 
     @staticmethod
     def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def resolve_area(model: DiffusionModel, condition: Condition, dims: tuple[int, .
         sizes = [max(1, round(part * size)) for part, size in zip(sides, last, strict=True)]
         area = (*sizes, *(round(part * size) for part, size in zip(offsets, last, strict=True)))
     if area is not None:
-        condition["area"] = _with_axes(tuple(area), len(dims))
+        condition["area"] = with_axes(tuple(area), len(dims))
     mask = condition.get("mask")
     if mask is not None:
         mask = model.place(mask)
@@ -97,12 +97,12 @@ def resolve_area(model: DiffusionModel, condition: Condition, dims: tuple[int, .
                 mask = mask[:, None].expand(-1, dims[0], -1, -1)
             mask = F.interpolate(mask.unsqueeze(1), size=dims, mode=INTERPOLATION[len(dims)]).squeeze(1)
         if condition.get("set_area_to_bounds", False):
-            condition["area"] = _with_axes(mask_bounds(mask), len(dims))
+            condition["area"] = with_axes(mask_bounds(mask), len(dims))
         condition["mask"] = mask
     return condition
 
 
-def _with_axes(area: tuple[int, ...], axes: int) -> tuple[int, ...]:
+def with_axes(area: tuple[int, ...], axes: int) -> tuple[int, ...]:
     """The area with missing leading axes (time) taken whole."""
     half = len(area) // 2
     missing = axes - half

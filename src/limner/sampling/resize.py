@@ -14,10 +14,15 @@ def common_upscale(samples: Tensor, width: int, height: int, upscale_method: str
 
     upscale_method: nearest-exact, bilinear, area, bicubic, bislerp or lanczos.
     """
+    return upscale(samples, width, height, upscale_method, crop)
+
+
+def upscale(samples: Tensor, width: int, height: int, upscale_method: str, crop: str = "disabled") -> Tensor:
+    """What `common_upscale` does, unless a pack has put something else here."""
     lead = samples.shape[2:-2]
     if lead:
         frames = samples.movedim(1, -3).reshape(-1, samples.shape[1], *samples.shape[-2:])
-        done = common_upscale(frames, width, height, upscale_method, crop)
+        done = upscale(frames, width, height, upscale_method, crop)
         return done.reshape(samples.shape[0], *lead, -1, height, width).movedim(-3, 1)
     if crop == "center":
         samples = center_crop(samples, width / height)

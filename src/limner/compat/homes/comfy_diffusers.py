@@ -1,0 +1,84 @@
+"""comfy.diffusers_load and diffusers_convert: models in diffusers' folders and names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from limner.compat.homes._services import memory
+from limner.compat.homes.not_yet import missing
+from limner.errors import NotFound
+from limner.models import load
+from limner.models.convert import clip_text, vae_from_diffusers
+from limner.weights import CheckpointHeader
+
+
+def first_file(path: str | Path, filenames: Sequence[str]) -> str | None:
+    """The first of these files that is in a folder, or None."""
+    return next((str(Path(path) / name) for name in filenames if (Path(path) / name).exists()), None)
+
+
+def load_diffusers(
+    model_path: str | Path,
+    output_vae: bool = True,
+    output_clip: bool = True,
+    embedding_directory: Any = None,
+    **_: Any,
+) -> tuple[Any, Any, Any]:
+    """(model, clip, vae) of a diffusers folder. Raises NotFound for a part without a file."""
+    root = Path(model_path)
+
+    def part(folder: str, *names: str) -> str:
+        found = first_file(root / folder, names)
+        if found is None:
+            raise NotFound(f"{root / folder} holds none of {', '.join(names)}.")
+        return found
+
+    unet = part("unet", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors",
+                "diffusion_pytorch_model.fp16.bin", "diffusion_pytorch_model.bin")  # fmt: skip
+    model = load.load_diffusion_model(unet, memory())
+    clip = vae = None
+    if output_clip:
+        names = ("model.fp16.safetensors", "model.safetensors", "pytorch_model.fp16.bin", "pytorch_model.bin")
+        folders = [Path(one) for one in embedding_directory or ()]
+        clip = load.load_clip([part("text_encoder", *names)], "stable_diffusion", memory(), folders)
+    if output_vae:
+        names = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors",
+                 "diffusion_pytorch_model.fp16.bin", "diffusion_pytorch_model.bin")  # fmt: skip
+        vae = load.load_vae(part("vae", *names), memory())
+    return model, clip, vae
+
+
+def convert_vae_state_dict(vae_state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An autoencoder's tensors with diffusers' names under the reference's."""
+    header = vae_from_diffusers(CheckpointHeader.of(vae_state_dict))
+    return {name: header.tensor(name) for name in header}
+
+
+def convert_text_enc_state_dict(text_enc_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIP-L's tensors: the names are the same."""
+    return text_enc_dict
+
+
+def convert_text_enc_state_dict_v20(text_enc_dict: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """An OpenCLIP text encoder's tensors. Raises LimnerError: not supported yet."""
+    del text_enc_dict, prefix
+    raise missing("convert_text_enc_state_dict_v20", "te")
+
+
+def reshape_weight_for_sd(w: Tensor, conv3d: bool = False) -> Tensor:
+    """A linear layer's weight as a convolution's."""
+    return w.reshape(*w.shape, 1, 1, 1) if conv3d else w.reshape(*w.shape, 1, 1)
+
+
+def cat_tensors(tensors: Sequence[Tensor]) -> Tensor:
+    """Joined along the first axis."""
+    import torch  # noqa: PLC0415 - one use
+
+    return torch.cat(list(tensors))
+
+
+CLIP_NAMES = clip_text

@@ -1,0 +1,126 @@
+"""comfy.model_base: what `model.model` is, and what the classes of its families are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limner.compat.homes.not_yet import NotYet, missing
+from limner.models.adm import FALLBACK_SIZE, WIDTH
+from limner.models.base import BaseModel, ModelType, convert_tensor
+from limner.models.unet import timestep_embedding
+
+__all__ = ["BaseModel", "ModelType", "convert_tensor"]
+
+
+class _Family(NotYet):
+    """The class of a family's model: instances are made by loading a file."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        names = cls.__dict__.get("FAMILIES", ())
+        return isinstance(instance, BaseModel) and instance.family.name in names
+
+
+def _family(name: str, *families: str) -> Any:
+    body = {"PART": "config", "FAMILIES": families, "__doc__": f"{name}: a model of that family."}
+    return _Family(name, (), body)
+
+
+SDXL = _family("SDXL", "sdxl")
+SDXLRefiner = _family("SDXLRefiner", "sdxl_refiner")
+SDXL_instructpix2pix = _family("SDXL_instructpix2pix", "sdxl_ip2p")
+SD15_instructpix2pix = _family("SD15_instructpix2pix", "sd1_ip2p")
+SD21UNCLIP = _family("SD21UNCLIP", "sd2_unclip")
+SVD_img2vid = _family("SVD_img2vid", "svd")
+SV3D_u = _family("SV3D_u", "sv3d_u")
+SV3D_p = _family("SV3D_p", "sv3d_p")
+Stable_Zero123 = _family("Stable_Zero123", "zero123")
+SD_X4Upscaler = _family("SD_X4Upscaler", "sd_x4")
+Lotus = _family("Lotus", "lotus")
+StableCascade_C = _family("StableCascade_C", "cascade_c")
+StableCascade_B = _family("StableCascade_B", "cascade_b")
+SD3 = _family("SD3", "sd3")
+AuraFlow = _family("AuraFlow", "auraflow")
+StableAudio1 = _family("StableAudio1", "stable_audio")
+HunyuanDiT = _family("HunyuanDiT", "hunyuan_dit")
+PixArt = _family("PixArt", "pixart", "pixart_alpha", "pixart_sigma")
+Flux = _family("Flux", "flux", "flux_schnell", "flux_fill")
+GenmoMochi = _family("GenmoMochi", "mochi")
+LTXV = _family("LTXV", "ltxv")
+HunyuanVideo = _family("HunyuanVideo", "hunyuan_video")
+HunyuanVideoI2V = _family("HunyuanVideoI2V", "hunyuan_video_i2v")
+HunyuanVideoSkyreelsI2V = _family("HunyuanVideoSkyreelsI2V", "skyreels_i2v")
+CosmosVideo = _family("CosmosVideo", "cosmos")
+CosmosPredict2 = _family("CosmosPredict2", "cosmos_predict2")
+Lumina2 = _family("Lumina2", "lumina2")
+WAN21 = _family("WAN21", "wan", "wan_t2v", "wan_i2v")
+WAN21_Vace = _family("WAN21_Vace", "wan_vace")
+WAN21_Camera = _family("WAN21_Camera", "wan_camera")
+WAN21_HuMo = _family("WAN21_HuMo", "wan_humo")
+WAN22 = _family("WAN22", "wan22")
+WAN22_Animate = _family("WAN22_Animate", "wan_animate")
+WAN22_S2V = _family("WAN22_S2V", "wan_s2v")
+Hunyuan3Dv2 = _family("Hunyuan3Dv2", "hunyuan3d")
+Hunyuan3Dv2_1 = _family("Hunyuan3Dv2_1", "hunyuan3d_2_1")
+HiDream = _family("HiDream", "hidream")
+Chroma = _family("Chroma", "chroma")
+ChromaRadiance = _family("ChromaRadiance", "chroma_radiance")
+ACEStep = _family("ACEStep", "ace")
+Omnigen2 = _family("Omnigen2", "omnigen2")
+QwenImage = _family("QwenImage", "qwen_image")
+HunyuanImage21 = _family("HunyuanImage21", "hunyuan_image")
+HunyuanImage21Refiner = _family("HunyuanImage21Refiner", "hunyuan_image_refiner")
+IP2P = _family("IP2P")
+CLIPEmbeddingNoiseAugmentation = _family("CLIPEmbeddingNoiseAugmentation")
+
+
+class Timestep(nn.Module):
+    """Sines and cosines of a time. dim: how many."""
+
+    def __init__(self, dim: int = WIDTH) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t: (B,) → (B, dim)."""
+        return timestep_embedding(t, self.dim)
+
+
+def sdxl_pooled(args: dict[str, Any], noise_augmentor: Any) -> Tensor:
+    """The pooled text of a condition. Raises LimnerError for unCLIP's pictures."""
+    del noise_augmentor
+    if "unclip_conditioning" in args:
+        raise missing("unclip_conditioning", "unclip")
+    pooled: Tensor = args["pooled_output"]
+    return pooled
+
+
+def unclip_adm(*_: Any, **__: Any) -> Tensor:
+    """The vector of unCLIP's pictures. Raises LimnerError: not supported yet."""
+    raise missing("unclip_adm", "unclip")
+
+
+def model_sampling(model_config: Any, model_type: ModelType) -> Any:
+    """A new object with the noise levels and prediction of a type."""
+    from limner.compat.homes import comfy_model_sampling as made  # noqa: PLC0415 - torch modules, one use
+
+    pairs: dict[ModelType, tuple[type, type]] = {
+        ModelType.EPS: (made.ModelSamplingDiscrete, made.EPS),
+        ModelType.V_PREDICTION: (made.ModelSamplingDiscrete, made.V_PREDICTION),
+        ModelType.V_PREDICTION_EDM: (made.ModelSamplingContinuousEDM, made.V_PREDICTION),
+        ModelType.STABLE_CASCADE: (made.StableCascadeSampling, made.EPS),
+        ModelType.EDM: (made.ModelSamplingContinuousEDM, made.EDM),
+        ModelType.FLOW: (made.ModelSamplingDiscreteFlow, made.CONST),
+        ModelType.V_PREDICTION_CONTINUOUS: (made.ModelSamplingContinuousV, made.V_PREDICTION),
+        ModelType.FLUX: (made.ModelSamplingFlux, made.CONST),
+        ModelType.IMG_TO_IMG: (made.ModelSamplingDiscrete, made.IMG_TO_IMG),
+        ModelType.FLOW_COSMOS: (made.ModelSamplingCosmosRFlow, made.COSMOS_RFLOW),
+    }
+    found = type("ModelSampling", pairs[model_type], {})
+    return found(model_config)
+
+
+DEFAULT_SIZE = FALLBACK_SIZE
+FLOAT = torch.float32

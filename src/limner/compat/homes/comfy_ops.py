@@ -1,0 +1,336 @@
+"""comfy.ops: layers that packs build networks from, in the forms they are asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from limner.memory.casting import cast_to
+
+__all__ = ["cast_to"]
+
+CUBLAS_IS_AVAILABLE = False
+
+
+def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Torch's attention."""
+    return F.scaled_dot_product_attention(q, k, v, *args, **kwargs)
+
+
+def cast_to_input(weight: Tensor, input: Tensor, non_blocking: bool = False, copy: bool = True) -> Tensor:  # noqa: A002
+    """A weight in the dtype and on the device of an input."""
+    return cast_to(weight, input.dtype, input.device, non_blocking=non_blocking, copy=copy)
+
+
+def cast_bias_weight(
+    s: Any,
+    input: Tensor | None = None,  # noqa: A002 - the published name
+    dtype: torch.dtype | None = None,
+    device: Any = None,
+    bias_dtype: torch.dtype | None = None,
+    offloadable: bool = False,
+) -> Any:
+    """A layer's (weight, bias) as an input needs them, changed by the layer's functions; offloadable: and a stream."""
+    if input is not None:
+        dtype, device = dtype or input.dtype, input.device if device is None else device
+    weight = _changed(s, "weight", cast_to(s.weight, dtype, device))
+    bias = None if s.bias is None else _changed(s, "bias", cast_to(s.bias, bias_dtype or dtype, device))
+    return (weight, bias, None) if offloadable else (weight, bias)
+
+
+def _changed(layer: Any, name: str, value: Tensor) -> Tensor:
+    for function in getattr(layer, f"{name}_function", ()):
+        value = function(value)
+    return value
+
+
+def uncast_bias_weight(s: Any, weight: Any, bias: Any, offload_stream: Any) -> None:
+    """Give back what `cast_bias_weight` made: nothing is kept."""
+    del s, weight, bias, offload_stream
+
+
+def run_every_op() -> None:
+    """What is done at each layer: nothing."""
+
+
+def linear_input_act(layer: Any, x: Tensor, activation: Any = None) -> Tensor:
+    """A linear layer over an activated input."""
+    found: Tensor = layer(x if activation is None else activation(x))
+    return found
+
+
+class CastWeightBiasOp:
+    """A layer that brings its weights to the dtype and device of its input.
+
+    weight_function, bias_function: functions that change them each time.
+    """
+
+    comfy_cast_weights = False
+    weight_function: Any = ()
+    bias_function: Any = ()
+
+    def reset_parameters(self) -> None:
+        """Leave the memory of new parameters as it is: they are loaded."""
+
+
+def _plain(layer: Any) -> bool:
+    return not (layer.comfy_cast_weights or len(layer.weight_function) or len(layer.bias_function))
+
+
+class disable_weight_init:  # noqa: N801 - ComfyUI's name
+    """Torch's layers without the initialisation of their weights."""
+
+    class Linear(CastWeightBiasOp, nn.Linear):
+        """x @ weightᵀ + bias."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            """x: (…, in) → (…, out)."""
+            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
+
+        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
+            """The same with weights brought to the input."""
+            weight, bias = cast_bias_weight(self, input)
+            return F.linear(input, weight, bias)
+
+    class Conv1d(CastWeightBiasOp, nn.Conv1d):
+        """One-dimensional convolution."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            """x: (B, in, L) → (B, out, L')."""
+            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
+
+        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
+            """The same with weights brought to the input."""
+            return self._conv_forward(input, *cast_bias_weight(self, input))
+
+    class Conv2d(CastWeightBiasOp, nn.Conv2d):
+        """Two-dimensional convolution."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            """x: (B, in, H, W) → (B, out, H', W')."""
+            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
+
+        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
+            """The same with weights brought to the input."""
+            return self._conv_forward(input, *cast_bias_weight(self, input))
+
+    class Conv3d(CastWeightBiasOp, nn.Conv3d):
+        """Three-dimensional convolution."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            """x: (B, in, T, H, W) → (B, out, T', H', W')."""
+            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
+
+        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
+            """The same with weights brought to the input."""
+            return self._conv_forward(input, *cast_bias_weight(self, input))
+
+    class GroupNorm(CastWeightBiasOp, nn.GroupNorm):
+        """Group normalization."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            """x: (B, C, …)."""
+            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
+
+        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
+            """The same with weights brought to the input."""
+            weight, bias = cast_bias_weight(self, input)
+            return F.group_norm(input, self.num_groups, weight, bias, self.eps)
+
+    class LayerNorm(CastWeightBiasOp, nn.LayerNorm):
+        """Layer normalization."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            """x: (…, width)."""
+            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
+
+        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
+            """The same with weights brought to the input."""
+            weight, bias = (None, None) if self.weight is None else cast_bias_weight(self, input)
+            return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+    class RMSNorm(CastWeightBiasOp, nn.RMSNorm):
+        """Normalization by the root mean square."""
+
+        bias = None
+
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            """x: (…, width)."""
+            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
+
+        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
+            """The same with weights brought to the input."""
+            weight = None if self.weight is None else cast_bias_weight(self, input)[0]
+            return F.rms_norm(input, self.normalized_shape, weight, self.eps)
+
+    class ConvTranspose2d(CastWeightBiasOp, nn.ConvTranspose2d):
+        """Transposed two-dimensional convolution."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            """x: (B, in, H, W) → (B, out, H', W')."""
+            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
+
+        def forward_comfy_cast_weights(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
+            """The same with weights brought to the input."""
+            padding: Any = self._output_padding(
+                input,
+                output_size,
+                self.stride,
+                self.padding,
+                self.kernel_size,
+                2,
+                self.dilation,  # type: ignore[arg-type]
+            )
+            weight, bias = cast_bias_weight(self, input)
+            return F.conv_transpose2d(
+                input,
+                weight,
+                bias,
+                self.stride,
+                self.padding,
+                padding,
+                self.groups,
+                self.dilation,  # type: ignore[arg-type]
+            )
+
+    class ConvTranspose1d(CastWeightBiasOp, nn.ConvTranspose1d):
+        """Transposed one-dimensional convolution."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            """x: (B, in, L) → (B, out, L')."""
+            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
+
+        def forward_comfy_cast_weights(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
+            """The same with weights brought to the input."""
+            padding: Any = self._output_padding(
+                input,
+                output_size,
+                self.stride,
+                self.padding,
+                self.kernel_size,
+                1,
+                self.dilation,  # type: ignore[arg-type]
+            )
+            weight, bias = cast_bias_weight(self, input)
+            return F.conv_transpose1d(
+                input,
+                weight,
+                bias,
+                self.stride,
+                self.padding,
+                padding,
+                self.groups,
+                self.dilation,  # type: ignore[arg-type]
+            )
+
+    class Embedding(CastWeightBiasOp, nn.Embedding):
+        """A table of vectors."""
+
+        bias = None
+
+        def forward(self, input: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:  # noqa: A002
+            """ids: (…) → (…, width), in `out_dtype` where it is given."""
+            found = super().forward(input)
+            found = found if _plain(self) else _changed(self, "weight", found)
+            return found if out_dtype is None else found.to(out_dtype)
+
+    @classmethod
+    def conv_nd(cls, dims: int, *args: Any, **kwargs: Any) -> nn.Module:
+        """A convolution over 2 or 3 axes. Raises ValueError for others."""
+        if dims not in (2, 3):
+            raise ValueError(f"unsupported dimensions: {dims}")
+        made: nn.Module = (cls.Conv2d if dims == 2 else cls.Conv3d)(*args, **kwargs)
+        return made
+
+
+class manual_cast(disable_weight_init):  # noqa: N801
+    """The same, each bringing its weights to the dtype and device of its input."""
+
+    class Linear(disable_weight_init.Linear):
+        """x @ weightᵀ + bias."""
+
+        comfy_cast_weights = True
+
+    class Conv1d(disable_weight_init.Conv1d):
+        """One-dimensional convolution."""
+
+        comfy_cast_weights = True
+
+    class Conv2d(disable_weight_init.Conv2d):
+        """Two-dimensional convolution."""
+
+        comfy_cast_weights = True
+
+    class Conv3d(disable_weight_init.Conv3d):
+        """Three-dimensional convolution."""
+
+        comfy_cast_weights = True
+
+    class GroupNorm(disable_weight_init.GroupNorm):
+        """Group normalization."""
+
+        comfy_cast_weights = True
+
+    class LayerNorm(disable_weight_init.LayerNorm):
+        """Layer normalization."""
+
+        comfy_cast_weights = True
+
+    class RMSNorm(disable_weight_init.RMSNorm):
+        """Normalization by the root mean square."""
+
+        comfy_cast_weights = True
+
+    class ConvTranspose2d(disable_weight_init.ConvTranspose2d):
+        """Transposed two-dimensional convolution."""
+
+        comfy_cast_weights = True
+
+    class ConvTranspose1d(disable_weight_init.ConvTranspose1d):
+        """Transposed one-dimensional convolution."""
+
+        comfy_cast_weights = True
+
+    class Embedding(disable_weight_init.Embedding):
+        """A table of vectors."""
+
+        comfy_cast_weights = True
+
+
+fp8_ops = manual_cast
+cublas_ops = disable_weight_init
+MixedPrecisionOps = manual_cast
+
+
+def fp8_linear(self: Any, input: Tensor) -> Tensor | None:  # noqa: A002
+    """Multiply in eight bits; None says that it was not done."""
+    del self, input
+    return None
+
+
+def scaled_fp8_ops(fp8_matrix_mult: bool = False, scale_input: bool = False, override_dtype: Any = None) -> type:
+    """Layers for weights in eight bits: they are brought to the dtype of the input."""
+    del fp8_matrix_mult, scale_input, override_dtype
+    return manual_cast
+
+
+def mixed_precision_ops(*_: Any, **__: Any) -> type:
+    """Layers for weights in several precisions: they are brought to the dtype of the input."""
+    return manual_cast
+
+
+def pick_operations(
+    weight_dtype: torch.dtype | None,
+    compute_dtype: torch.dtype | None,
+    load_device: Any = None,
+    disable_fast_fp8: bool = False,
+    fp8_optimizations: bool = False,
+    scaled_fp8: Any = None,
+    model_config: Any = None,
+) -> type:
+    """The layers for weights in one dtype and a computation in another."""
+    del load_device, disable_fast_fp8, fp8_optimizations, scaled_fp8, model_config
+    return disable_weight_init if compute_dtype is None or weight_dtype == compute_dtype else manual_cast

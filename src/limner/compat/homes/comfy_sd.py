@@ -1,0 +1,286 @@
+"""comfy.sd: loading and saving models, text encoders and autoencoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from limner.compat.homes import comfy_model_detection as model_detection
+from limner.compat.homes._services import memory
+from limner.compat.homes.not_yet import missing
+from limner.compat.homes.stands_for import StandsFor
+from limner.models import load
+from limner.models.autoencoder import VAE as OwnVAE  # noqa: N811 - a class
+from limner.models.clip import CLIP as OwnCLIP  # noqa: N811
+from limner.models.load import from_state as _from_state
+from limner.models.lora import add_lora
+from limner.weights import CheckpointHeader, save
+
+__all__ = ["model_detection"]
+
+
+class CLIPType(Enum):
+    """Which family a text encoder is for."""
+
+    STABLE_DIFFUSION = 1
+    STABLE_CASCADE = 2
+    SD3 = 3
+    STABLE_AUDIO = 4
+    HUNYUAN_DIT = 5
+    FLUX = 6
+    MOCHI = 7
+    LTXV = 8
+    HUNYUAN_VIDEO = 9
+    PIXART = 10
+    COSMOS = 11
+    LUMINA2 = 12
+    WAN = 13
+    HIDREAM = 14
+    CHROMA = 15
+    ACE = 16
+    OMNIGEN2 = 17
+    QWEN_IMAGE = 18
+    HUNYUAN_IMAGE = 19
+
+
+class TEModel(Enum):
+    """What a text encoder's file holds."""
+
+    CLIP_L = 1
+    CLIP_H = 2
+    CLIP_G = 3
+    T5_XXL = 4
+    T5_XL = 5
+    T5_BASE = 6
+    LLAMA3_8 = 7
+    T5_XXL_OLD = 8
+    GEMMA_2_2B = 9
+    QWEN25_3B = 10
+    QWEN25_7B = 11
+    BYT5_SMALL_GLYPH = 12
+    GEMMA_3_4B = 13
+
+
+class CLIP(OwnCLIP, metaclass=StandsFor):
+    """A text encoder; those that nodes hand on are instances too."""
+
+    recognises = staticmethod(lambda instance: isinstance(instance, OwnCLIP))
+
+    def __init__(self, *_: Any, no_init: bool = False, **__: Any) -> None:
+        if not no_init:
+            raise missing("comfy.sd.CLIP(target)", "config")
+
+
+class VAE(OwnVAE, metaclass=StandsFor):
+    """An autoencoder, made of a state dict; those that nodes hand on are instances too."""
+
+    recognises = staticmethod(lambda instance: isinstance(instance, OwnVAE))
+
+    def __init__(
+        self,
+        sd: Mapping[str, Tensor] | None = None,
+        device: Any = None,
+        config: Any = None,
+        dtype: Any = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        del device, config, dtype
+        made = load.vae_of(CheckpointHeader.of(sd or {}, metadata), memory(), strict=False)
+        self.__dict__.update(made.__dict__)
+
+
+class StyleModel:
+    """A style model: not supported yet."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise missing("StyleModel", "style")
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def _embeddings(folder: Any) -> list[Path]:
+    if folder is None:
+        return []
+    return [Path(one) for one in folder] if isinstance(folder, list | tuple) else [Path(folder)]
+
+
+def load_checkpoint_guess_config(
+    ckpt_path: Any,
+    output_vae: bool = True,
+    output_clip: bool = True,
+    output_clipvision: bool = False,
+    embedding_directory: Any = None,
+    output_model: bool = True,
+    model_options: Mapping[str, Any] | None = None,
+    te_model_options: Mapping[str, Any] | None = None,
+) -> tuple[Any, Any, Any, Any]:
+    """(model, clip, vae, clipvision) of a checkpoint's file; what is not wanted, or not there, is None."""
+    del model_options, te_model_options, output_clipvision
+    parts = load.load_checkpoint(ckpt_path, memory(), _embeddings(embedding_directory))
+    return _wanted(parts, output_model, output_clip, output_vae)
+
+
+def load_state_dict_guess_config(
+    sd: Mapping[str, Tensor],
+    output_vae: bool = True,
+    output_clip: bool = True,
+    output_clipvision: bool = False,
+    embedding_directory: Any = None,
+    output_model: bool = True,
+    model_options: Mapping[str, Any] | None = None,
+    te_model_options: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[Any, Any, Any, Any]:
+    """The same of a checkpoint's tensors."""
+    del model_options, te_model_options, output_clipvision
+    parts = _from_state(CheckpointHeader.of(sd, metadata), memory(), _embeddings(embedding_directory))
+    return _wanted(parts, output_model, output_clip, output_vae)
+
+
+def _wanted(parts: Any, model: bool, clip: bool, vae: bool) -> tuple[Any, Any, Any, Any]:
+    return parts.model if model else None, parts.clip if clip else None, parts.vae if vae else None, None
+
+
+def load_checkpoint(
+    config_path: Any = None,
+    ckpt_path: Any = None,
+    output_vae: bool = True,
+    output_clip: bool = True,
+    embedding_directory: Any = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+    config: Any = None,
+) -> tuple[Any, Any, Any]:
+    """(model, clip, vae) of a checkpoint. What its config says is read off the tensors instead."""
+    del config_path, config
+    if state_dict is not None:
+        found = load_state_dict_guess_config(state_dict, output_vae, output_clip, False, embedding_directory)
+    else:
+        found = load_checkpoint_guess_config(ckpt_path, output_vae, output_clip, False, embedding_directory)
+    return found[:3]
+
+
+def load_diffusion_model(unet_path: Any, model_options: Mapping[str, Any] | None = None) -> Any:
+    """The diffusion model of a file."""
+    return _with_dtype(load.load_diffusion_model(unet_path, memory()), model_options)
+
+
+def load_diffusion_model_state_dict(
+    sd: Mapping[str, Tensor], model_options: Mapping[str, Any] | None = None, metadata: Any = None
+) -> Any:
+    """The diffusion model of tensors."""
+    return _with_dtype(load.model_of(CheckpointHeader.of(sd, metadata), memory()), model_options)
+
+
+def _with_dtype(model: Any, options: Mapping[str, Any] | None) -> Any:
+    dtype = (options or {}).get("dtype")
+    if dtype is not None and dtype.itemsize > 1:
+        model.set_model_compute_dtype(dtype)
+    return model
+
+
+def load_unet(unet_path: Any, dtype: Any = None) -> Any:
+    """The diffusion model of a file: the older form."""
+    return load_diffusion_model(unet_path, {"dtype": dtype})
+
+
+def load_unet_state_dict(sd: Mapping[str, Tensor], dtype: Any = None) -> Any:
+    """The diffusion model of tensors: the older form."""
+    return load_diffusion_model_state_dict(sd, {"dtype": dtype})
+
+
+def save_checkpoint(
+    output_path: Any,
+    model: Any,
+    clip: Any = None,
+    vae: Any = None,
+    clip_vision: Any = None,
+    metadata: Mapping[str, str] | None = None,
+    extra_keys: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a checkpoint of patched weights, in the layout of Stable Diffusion's."""
+    del clip_vision
+    tensors: dict[str, Tensor] = dict(extra_keys or {})
+    for name in model.source.tensors:
+        tensors[f"model.{model.source.prefix}{name}"] = model.source.patched(name).contiguous()
+    for name in clip.source.tensors if clip is not None else ():
+        tensors[f"cond_stage_model.transformer.{name}"] = clip.source.patched(name).contiguous()
+    for name, tensor in (vae.get_sd() if vae is not None else {}).items():
+        tensors[f"first_stage_model.{name}"] = tensor.contiguous()
+    save(output_path, tensors, metadata)
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def load_clip(
+    ckpt_paths: Sequence[Any],
+    embedding_directory: Any = None,
+    clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
+    model_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """The text encoder of files."""
+    del model_options
+    return load.load_clip(ckpt_paths, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
+
+
+def load_text_encoder_state_dicts(
+    state_dicts: Sequence[Mapping[str, Tensor]] = (),
+    embedding_directory: Any = None,
+    clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
+    model_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """The text encoder of tensors."""
+    del model_options
+    headers = [CheckpointHeader.of(one) for one in state_dicts]
+    return load.clip_of(headers, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
+
+
+def detect_te_model(sd: Mapping[str, Any]) -> TEModel | None:
+    """What a text encoder's tensors are, None for none that is known."""
+    layer = "text_model.encoder.layers.{}.mlp.fc1.weight"
+    for number, kind in ((30, TEModel.CLIP_G), (22, TEModel.CLIP_H), (0, TEModel.CLIP_L)):
+        if layer.format(number) in sd:
+            return kind
+    t5 = sd.get("encoder.block.23.layer.1.DenseReluDense.wi_1.weight")
+    if t5 is not None:
+        return {10240: TEModel.T5_XXL, 5120: TEModel.T5_XL}.get(int(t5.shape[0]))
+    return TEModel.T5_BASE if "encoder.block.0.layer.0.SelfAttention.k.weight" in sd else None
+
+
+def load_lora_for_models(
+    model: Any, clip: Any, lora: Mapping[str, Tensor], strength_model: float, strength_clip: float
+) -> tuple[Any, Any]:
+    """Clones of both with a LoRA's changes added; None stays None."""
+    return add_lora(CheckpointHeader.of(lora), model, clip, strength_model, strength_clip)
+
+
+def load_bypass_lora_for_models(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """The same: weights are changed when they are loaded."""
+    return load_lora_for_models(*args, **kwargs)
+
+
+def load_style_model(ckpt_path: Any) -> Any:
+    """A style model. Raises LimnerError: not supported yet."""
+    raise missing(f"load_style_model({ckpt_path})", "style")
+
+
+def load_gligen(ckpt_path: Any) -> Any:
+    """A GLIGEN model. Raises LimnerError: not supported yet."""
+    raise missing(f"load_gligen({ckpt_path})", "gligen")
+
+
+def load_controlnet(ckpt_path: Any, model: Any = None) -> Any:
+    """A control network. Raises LimnerError: not supported yet."""
+    del model
+    raise missing(f"load_controlnet({ckpt_path})", "controlnet")
+
+
+def model_detection_error_hint(path: Any, state_dict: Mapping[str, Any]) -> str:
+    """What a file that is no diffusion model may be."""
+    del path
+    return "\nHINT: It seems to be a text encoder." if detect_te_model(state_dict) is not None else ""
