@@ -188,3 +188,29 @@ def test_a_table_with_a_key_that_means_nothing_is_refused(tmp_path):
     file.write_text("hoem = 'x'\n")
     with pytest.raises(ValueError, match="hoem"):
         read_table(file)
+
+
+def test_a_seam_may_be_a_pattern_and_what_it_adds_is_taken_out_again(home, tmp_path):
+    tables = {"oldlib": Table(home=HOME, seams=frozenset({"sample_*"}))}
+    with installed(base=tmp_path, tables=tables):
+        import oldlib
+
+        oldlib.sample_mine = "mine"
+        assert home.sample_mine == oldlib.sample_mine == "mine"
+        oldlib.sample_other = "other"
+        del oldlib.sample_other
+        assert not hasattr(home, "sample_other")
+        oldlib.another = 1
+        assert not hasattr(home, "another")
+    assert not hasattr(home, "sample_mine")
+
+
+def test_a_table_that_only_says_what_a_name_belongs_to_gives_way_to_a_real_module(finder, tmp_path, monkeypatch):
+    (tmp_path / "notelib.py").write_text("VALUE = 'real'\n")
+    tables = {"notelib": Table(note="belongs to another program.")}
+    with installed(base=tmp_path, tables=tables), pytest.raises(AttributeError, match="another program"):
+        _ = importlib.import_module("notelib").VALUE
+    monkeypatch.syspath_prepend(tmp_path)
+    with installed(base=tmp_path, tables=tables):
+        assert importlib.import_module("notelib").VALUE == "real"
+    sys.modules.pop("notelib", None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
@@ -47,11 +49,36 @@ class BuiltinNode(metaclass=BuiltinMeta):
 
 
 def schema_of(kind: str) -> Schema:
-    """The built-in schema of a kind. Raises AttributeError when there is none."""
-    schema = builtin_schema(current(), kind)
+    """The built-in schema of a kind, lists as packs have made them. Raises AttributeError when there is none."""
+    host = current()
+    schema = builtin_schema(host, kind)
     if schema is None:
         raise AttributeError(f"There is no built-in node {kind}.")
-    return schema
+    return live(schema, host)
+
+
+def live(schema: Schema, host: Host) -> Schema:
+    """The schema with the names of samplers and schedulers that there are now: packs add to the lists of `KSampler`."""
+    module = sys.modules.get("limner.sampling.ksampler")
+    sampler = None if module is None else builtin_schema(host, "KSampler")
+    if module is None or sampler is None:
+        return schema
+    lists: dict[tuple[Any, ...] | None, tuple[Any, ...] | None] = {
+        port.choices: tuple(now)
+        for name, now in (("sampler_name", module.KSampler.SAMPLERS), ("scheduler", module.KSampler.SCHEDULERS))
+        if (port := sampler.input(name)) is not None and port.choices is not None and port.choices != tuple(now)
+    }
+    if not any(port.choices in lists for port in schema.inputs):
+        return schema
+    return replace(
+        schema, inputs=tuple(replace(port, choices=lists.get(port.choices, port.choices)) for port in schema.inputs)
+    )
+
+
+def is_live(kind: str, host: Host) -> bool:
+    """Whether a built-in kind offers names that packs have added."""
+    schema = builtin_schema(host, kind)
+    return schema is not None and live(schema, host) is not schema
 
 
 def builtin_schema(host: Host, kind: str) -> Schema | None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,7 +99,7 @@ class VirtualModule(ModuleType):
         if name in _MACHINERY or is_child:
             object.__setattr__(self, name, value)
             return
-        if name in self._table.seams and (place := self._table.place(name)) is not None:
+        if self._table.is_seam(name) and (place := self._table.place(name)) is not None:
             self._finder.set_seam(place, value)
             self._finder.note(self.__name__, name, seam=True)
             return
@@ -108,7 +108,7 @@ class VirtualModule(ModuleType):
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
-        if name in self._table.seams and (place := self._table.place(name)) is not None:
+        if self._table.is_seam(name) and (place := self._table.place(name)) is not None:
             self._finder.restore_seam(place)
             return
         object.__delattr__(self, name)
@@ -171,10 +171,19 @@ class Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         """The spec of a module of the tables; None for others."""
         del path, target
-        if not self.knows(fullname):
+        if not self.knows(fullname) or self._gives_way(fullname):
             return None
-        # Every module is a package: packs may bring submodules of their own by way of sys.modules.
         return ModuleSpec(fullname, self._loader, origin="limner.compat", is_package=fullname in self._packages)
+
+    def _gives_way(self, name: str) -> bool:
+        """Whether a real module of that name is used: where a table only says what a name belongs to.
+
+        ComfyUI itself has not imported these when packs are; one that has a `main` of its own on the path gets it.
+        """
+        table = self._tables.get(name)
+        if table is None or name in self._packages or "." in name or table.home or table.names or table.absent:
+            return False
+        return PathFinder.find_spec(name) is not None
 
     def knows(self, name: str) -> bool:
         """Whether there is a table of that name, or of one below it."""
@@ -205,14 +214,19 @@ class Finder(MetaPathFinder):
     def set_seam(self, place: tuple[str, str], value: Any) -> None:
         """Put a pack's value where the core reads it, and remember what was there."""
         home = import_module(place[0])
-        self._originals.setdefault(place, getattr(home, place[1], _MISSING))
+        # What a home makes when it is asked for is not in it before: then there is nothing to put back.
+        self._originals.setdefault(place, vars(home).get(place[1], _MISSING))
         setattr(home, place[1], value)
 
     def restore_seam(self, place: tuple[str, str]) -> None:
         """Put back what was there before packs assigned to it."""
-        original = self._originals.pop(place, _MISSING)
+        if place not in self._originals:
+            return
+        original, home = self._originals.pop(place), sys.modules[place[0]]
         if original is not _MISSING:
-            setattr(sys.modules[place[0]], place[1], original)
+            setattr(home, place[1], original)
+        elif place[1] in vars(home):
+            delattr(home, place[1])
 
     def restore(self) -> None:
         """Put everything back."""

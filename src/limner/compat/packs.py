@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from limner.compat.builtin import fill_tables
+from limner.compat.builtin import fill_tables, is_live
 from limner.compat.cacheable import why_not
 from limner.compat.description_cache import Described, DescriptionCache
 from limner.compat.discovery import Pack, discover
@@ -121,7 +121,9 @@ class PackSource:
         found = self.table.peek(kind)
         if found is None:
             return False
-        return found is not self._host.tables.builtins.get(kind) or bool(vars(found).get("patched"))
+        if found is not self._host.tables.builtins.get(kind):
+            return True
+        return bool(vars(found).get("patched")) or is_live(kind, self._host)
 
     def overrides(self, kind: str) -> bool:
         """Whether a pack has replaced or patched the built-in class of that name."""

@@ -91,7 +91,7 @@ def look_up(finder: Finder, name: Name) -> Row:
         return Row(name, "not yet", reason=f"belongs to {PARTS.get(part, part)}, not supported yet")
     place = table.place(rest[0])
     home = ".".join(one for one in [*(place or (module, rest[0])), *rest[1:]] if one)
-    return Row(name, "seam" if rest[0] in table.seams and len(rest) == 1 else "works", home)
+    return Row(name, "seam" if table.is_seam(rest[0]) and len(rest) == 1 else "works", home)
 
 
 def uses(folder: Path, modules: Iterable[str]) -> dict[str, str]:

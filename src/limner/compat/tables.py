@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ class Table:
     """What is known of one module.
 
     home: the module whose public names are this one's, or "". names: legacy name → `module:attribute`; they come before
-    the home's. seams: names that packs replace; what is assigned goes to where the name lives, and the core reads it
-    there. absent: legacy name → what to say of it. note: what to say of every name that is not known, or "".
+    the home's. seams: names that packs replace, or patterns of them (`sample_*`); what is assigned goes to where the
+    name lives, and the core reads it there. absent: legacy name → what to say of it. note: what to say of every name
+    that is not known, or "".
     """
 
     home: str = ""
