@@ -219,7 +219,8 @@ class Engine:
 
     async def wait(self, prompt_id: str) -> dict[str, Any] | None:
         """Wait until a prompt is no longer in the queue; its history entry, None if it was taken out or is unknown."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = self._loop or asyncio.get_running_loop()  # it may not have been started yet
+        future: asyncio.Future[None] = self._loop.create_future()
         self._waiters.setdefault(prompt_id, []).append(future)
         if prompt_id not in self.queue:
             self._wake(prompt_id)
@@ -258,7 +259,7 @@ class Engine:
 
     async def ready(self) -> dict[str, bool]:
         """What must be so for prompts to be taken and run, and whether it is."""
-        found = {"engine": self._loop is not None and self._worker.is_alive(), "database": True}
+        found = {"engine": self._worker.is_alive(), "database": True}
         try:
             await asyncio.wait_for(self.store.jobs.probe(), LONGEST_PROBE)
         except (LimnerError, TimeoutError, asyncio.TimeoutError):

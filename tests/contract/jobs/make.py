@@ -43,6 +43,10 @@ async def bench(folder: Path, *, started: bool = True, **settings: Any) -> Async
         store.close()
 
 
+BAD = {"1": call("Fail", message="no"), "2": call("Show", source=["1", 0])}
+"""A prompt whose node fails."""
+
+
 def only(kind: str, **inputs: Any) -> dict[str, Any]:
     """A prompt of one node."""
     return {"1": call(kind, **inputs)}

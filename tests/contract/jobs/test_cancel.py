@@ -183,6 +183,7 @@ async def test_an_interrupt_without_a_name_hits_what_runs_only_q6(tmp_path):
 async def test_an_interrupt_that_names_a_finished_or_unknown_prompt_hits_nobody_q6(tmp_path):
     async with bench(tmp_path) as b:
         await b.run(only("Quick", text="x"), prompt_id="gone")
+        b.events.clear()
         await submit(b, shown("Wait", text="x"), "a")
         await b.until("executing")
         assert not b.engine.interrupt("gone")

@@ -5,9 +5,7 @@ import contextlib
 
 import pytest
 
-from tests.contract.jobs.make import call, only, served, shown, until
-
-BAD = {"1": call("Fail", message="no"), "2": call("Show", source=["1", 0])}
+from tests.contract.jobs.make import BAD, only, served, shown, until
 
 
 async def post(s, prompt, query="", **more):
