@@ -481,6 +481,118 @@ def test_the_arguments_are_the_settings(place):
     assert not hasattr(args, "no_such_flag")
 
 
+FLAGS = [
+    "listen",
+    "port",
+    "tls_keyfile",
+    "tls_certfile",
+    "enable_cors_header",
+    "max_upload_size",
+    "base_directory",
+    "extra_model_paths_config",
+    "output_directory",
+    "temp_directory",
+    "input_directory",
+    "user_directory",
+    "custom_nodes_directory",
+    "auto_launch",
+    "disable_auto_launch",
+    "cuda_device",
+    "default_device",
+    "cuda_malloc",
+    "disable_cuda_malloc",
+    "force_fp32",
+    "force_fp16",
+    "fp32_unet",
+    "fp64_unet",
+    "bf16_unet",
+    "fp16_unet",
+    "fp8_e4m3fn_unet",
+    "fp8_e5m2_unet",
+    "fp8_e8m0fnu_unet",
+    "fp16_vae",
+    "fp32_vae",
+    "bf16_vae",
+    "cpu_vae",
+    "fp8_e4m3fn_text_enc",
+    "fp8_e5m2_text_enc",
+    "fp16_text_enc",
+    "fp32_text_enc",
+    "bf16_text_enc",
+    "force_channels_last",
+    "directml",
+    "oneapi_device_selector",
+    "disable_ipex_optimize",
+    "supports_fp8_compute",
+    "preview_method",
+    "preview_size",
+    "cache_classic",
+    "cache_lru",
+    "cache_none",
+    "cache_ram",
+    "use_split_cross_attention",
+    "use_quad_cross_attention",
+    "use_pytorch_cross_attention",
+    "use_sage_attention",
+    "use_flash_attention",
+    "disable_xformers",
+    "force_upcast_attention",
+    "dont_upcast_attention",
+    "gpu_only",
+    "highvram",
+    "normalvram",
+    "lowvram",
+    "novram",
+    "cpu",
+    "reserve_vram",
+    "async_offload",
+    "disable_pinned_memory",
+    "force_non_blocking",
+    "default_hashing_function",
+    "disable_smart_memory",
+    "deterministic",
+    "fast",
+    "mmap_torch_files",
+    "disable_mmap",
+    "dont_print_server",
+    "quick_test_for_ci",
+    "windows_standalone_build",
+    "disable_metadata",
+    "disable_all_custom_nodes",
+    "whitelist_custom_nodes",
+    "disable_api_nodes",
+    "multi_user",
+    "verbose",
+    "log_stdout",
+    "front_end_version",
+    "front_end_root",
+    "enable_compress_response_body",
+    "comfy_api_base",
+    "database_url",
+]
+
+
+def test_every_flag_of_the_reference_is_an_argument(compat):
+    from comfy.cli_args import args, parser
+
+    assert [flag for flag in FLAGS if not hasattr(args, flag)] == []
+    assert parser.parse_args(["--gpu-only"]).gpu_only is True
+
+
+def test_users_and_their_settings_are_those_of_the_store(compat):
+    from app.user_manager import UserManager
+    from server import PromptServer
+
+    users = PromptServer.instance.user_manager
+    assert isinstance(users, UserManager)
+    assert users.get_request_user_id(None) == "default"
+    users.settings.save_settings(None, {"a": 1})
+    assert users.settings.get_settings(None) == {"a": 1}
+    path = Path(users.get_request_user_filepath(None, "deep/file.txt"))
+    assert path.parent.is_dir()
+    assert users.get_request_user_filepath(None, "../../../x") is None
+
+
 def test_conditioning_values_are_set_in_a_copy(compat):
     import node_helpers
 

@@ -10,6 +10,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
@@ -18,6 +19,7 @@ from aiohttp import web
 from limner.compat.homes.execution import PromptQueue
 from limner.compat.host import Host, current
 from limner.engine.previews import encode_preview
+from limner.errors import LimnerError
 from limner.graph import CURRENT_RUN
 
 log = logging.getLogger(__name__)
@@ -296,16 +298,39 @@ class PromptServer(metaclass=_Instance):
             call_on_start("http", *addresses[0])
 
 
+class UserSettings:
+    """Users' settings as packs ask for them."""
+
+    def __init__(self, users: UserManager) -> None:
+        self._users = users
+
+    def get_settings(self, request: web.Request) -> dict[str, Any]:
+        """The settings of who asks."""
+        found: dict[str, Any] = self._users.store.settings(self._users.get_request_user_id(request))
+        return found
+
+    def save_settings(self, request: web.Request, settings: dict[str, Any]) -> None:
+        """Keep these settings of who asks."""
+        self._users.store.update_settings(self._users.get_request_user_id(request), settings)
+
+
 class UserManager:
     """Users as packs ask for them."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = host or current()
+        self.settings = UserSettings(self)
 
     @property
-    def users(self) -> Mapping[str, str]:
-        """Names by id."""
-        return dict(self._host.store.users.names())
+    def store(self) -> Any:
+        """Where users' files and settings are kept."""
+        return self._host.store.users
+
+    @property
+    def users(self) -> dict[str, str]:
+        """Names by id; none where there is one user alone."""
+        found: dict[str, str] = self.store.describe().get("users", {})
+        return found
 
     def get_request_user_id(self, request: web.Request) -> str:
         """Who asks. Raises KeyError for a user that is not there."""
@@ -324,13 +349,9 @@ class UserManager:
         create_dir: bool = True,
     ) -> str | None:
         """The path of a user's file, None when it would lie elsewhere."""
-        from limner.errors import LimnerError  # noqa: PLC0415 - rarely asked for
-        from limner.store.paths import resolve_inside  # noqa: PLC0415
-
         del type
-        root = self._host.store.files.root("user") / self.get_request_user_id(request)
         try:
-            path = resolve_inside(root, file) if file else root
+            path: Path = self.store.path(self.get_request_user_id(request), file or "")
         except LimnerError:
             return None
         if create_dir:
