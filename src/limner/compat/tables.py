@@ -34,6 +34,10 @@ class Table:
     absent: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
+    def is_seam(self, name: str) -> bool:
+        """Whether what is assigned to a name takes effect in the core; a seam may be a pattern (`sample_*`)."""
+        return name in self.seams or any("*" in seam and fnmatchcase(name, seam) for seam in self.seams)
+
     def place(self, name: str) -> tuple[str, str] | None:
         """Module and attribute where a name lives, or None. A home may turn out not to have it."""
         target = self.names.get(name)
