@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from limner.errors import BadInput, Forbidden, LimnerError, NotFound
 
@@ -17,6 +18,7 @@ MOST = 1 << 53
 """The largest whole number that every client has exactly; far above any count here."""
 SURE_TYPES = {"js": "application/javascript; charset=utf-8", "webp": "image/webp"}
 """Types that a machine's own table may lack or have wrong: a browser runs a module only if it comes as JavaScript."""
+Form = Mapping[str, "str | bytes | bytearray | web.FileField"]
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str).encode
 
 
@@ -113,6 +115,16 @@ async def read_object(request: web.Request) -> dict[str, Any]:
             f"The request's body is a JSON {type(value).__name__}.", why="An object is expected here.", do="Send {…}."
         )
     return value
+
+
+async def read_form(request: web.Request) -> Form:
+    """The request's form. Raises BadInput when it is none, or a broken one."""
+    try:
+        return await request.post()
+    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError) as error:
+        raise BadInput(
+            "The request holds no form that can be read.", why=f"{error}.", do="Send multipart form data."
+        ) from error
 
 
 def text_list(body: Mapping[str, Any], key: str) -> list[str]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import FileField, FileResponse, HTTPNotFound, Request, Response, StreamResponse
 
 from limner.errors import BadInput, Forbidden, NotFound
 from limner.server.inert import disposition, inert
 from limner.server.keys import STORE, Route, owner_of
-from limner.server.replies import json_reply, parse_json
+from limner.server.replies import Form, json_reply, parse_json, read_form
 from limner.server.schemas import (
     BAD,
     BYTES,
@@ -29,8 +27,6 @@ from limner.server.schemas import (
 )
 from limner.store import media
 from limner.store.files import SHARED_KINDS, split_annotation
-
-Form = Mapping[str, "str | bytes | bytearray | FileField"]
 
 
 async def view(request: Request) -> StreamResponse:
@@ -90,16 +86,6 @@ async def upload_mask(request: Request) -> Response:
     mask = uploaded(form).file.read()
     data = await asyncio.to_thread(media.combine_mask, original, mask)
     return await keep(request, form, data)
-
-
-async def read_form(request: Request) -> Form:
-    """The request's form. Raises BadInput when it is none, or a broken one."""
-    try:
-        return await request.post()
-    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError) as error:
-        raise BadInput(
-            "The request holds no form that can be read.", why=f"{error}.", do="Send multipart form data."
-        ) from error
 
 
 def locate_original(request: Request, reference: str) -> Path:

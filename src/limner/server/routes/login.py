@@ -6,6 +6,7 @@ from aiohttp.web import Request, Response
 
 from limner.server.auth import PAGE, PAGE_HEADERS, QUERY, set_cookie
 from limner.server.keys import KEYS, Route
+from limner.server.replies import read_form
 from limner.server.schemas import DONE, TEXT, Answer, Body, obj
 
 
@@ -16,7 +17,7 @@ async def page(_: Request) -> Response:
 
 async def login(request: Request) -> Response:
     """Take the form: to the page when the key is right, to the form again when it is not."""
-    form = await request.post()
+    form = await read_form(request)
     secret = form.get(QUERY)
     if not isinstance(secret, str) or request.app[KEYS].find(secret.strip()) is None:
         return Response(status=401, text=PAGE, content_type="text/html", headers=PAGE_HEADERS)
