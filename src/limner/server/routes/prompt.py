@@ -81,11 +81,13 @@ async def ending(request: Request, accepted: Accepted, answer: dict[str, Any], s
     task = asyncio.ensure_future(engine.wait(prompt_id))
     watcher = asyncio.ensure_future(gone(request)) if flag(request, "cancel_on_disconnect") else None
     tasks = [task] if watcher is None else [task, watcher]
+    left = True  # also when this handler is cancelled, which is another way to hear that the client has gone
     try:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if watcher is not None and watcher.done() and not task.done():
-            engine.jobs.cancel(prompt_id, owner_of(request))
+        left = watcher is not None and watcher.done() and not task.done()
     finally:
+        if left and watcher is not None:
+            engine.jobs.cancel(prompt_id, owner_of(request))
         for one in tasks:
             one.cancel()
     if not task.done() or task.cancelled():
