@@ -342,4 +342,39 @@ STATIC = (
     Row("HEAD /queue", 200, "/queue", wants=NO_BODY),
 )
 
-ROWS = (*SYSTEM, *QUEUE, *FILES, *USERS, *STATIC)
+BEYOND = (
+    Row("GET /healthz", 200, "/healthz", wants={"status": "ok"}),
+    Row("GET /readyz", 200, "/readyz", wants={"ready", "engine", "packs", "database"}),
+    Row("GET /metrics", 200, "/metrics"),
+    Row("GET /openapi.json", 200, "/openapi.json", wants={"openapi", "paths"}),
+    Row("GET /packs", 200, "/packs", wants=dict),
+    Row("GET /login", 200, "/login", headers={"Cache-Control": "no-store"}, only=True),
+    Row(
+        "POST /login",
+        401,
+        "/login",
+        b"api_key=x",
+        sends={"Content-Type": "application/x-www-form-urlencoded"},
+        only=True,
+    ),
+    Row("GET /user.css", 200, "/user.css", headers={"Content-Type": "text/css; charset=utf-8"}),
+    Row("GET /templates/index.json", 200, "/templates/index.json", wants=list, only=True),
+    Row("GET /templates/{file}", 200, "/templates/text_to_image.json", wants=dict, only=True),
+    Row("GET /queue/state", 200, "/queue/state", wants=dict),
+    Row("POST /queue/pause", 200, "/queue/pause", wants=dict),
+    Row("POST /queue/resume", 200, "/queue/resume", wants=dict),
+    Row("POST /queue/move", 400, "/queue/move", b"{}", wants={"error"}),
+    Row("GET /api/jobs/{id}/explain", 404, "/jobs/gone/explain", wants={"error": "Job not found"}),
+    Row(
+        "POST /api/jobs/{id}/priority",
+        404,
+        "/jobs/gone/priority",
+        js({"priority": 1}),
+        wants={"error": "Job not found"},
+    ),
+    Row("POST /api/jobs/{id}/priority", 400, "/jobs/gone/priority", js({"priority": "x"}), wants={"error"}),
+    Row("GET /workflow_templates/{pack}/{path}", 404, "/workflow_templates/gone/x.json"),
+)
+"""Routes that ComfyUI has not."""
+
+ROWS = (*BEYOND, *SYSTEM, *QUEUE, *FILES, *USERS, *STATIC)

@@ -181,6 +181,18 @@ def test_every_operation_says_what_it_is_for() -> None:
                 assert operation["operationId"]
 
 
+def test_every_operation_is_asked_at_least_once() -> None:
+    asked_for = {id(route_of(row.method, row.path)) for row in ROWS}
+    left = [
+        operation["operationId"]
+        for item in DOCUMENT["paths"].values()
+        for method, operation in item.items()
+        if method != "servers" and id(operation) not in asked_for
+    ]
+
+    assert left == []
+
+
 def route_of(method: str, path: str) -> Mapping[str, Any] | None:
     """The operation that a path of a request is an instance of."""
     from limner.server.openapi import plain_path
