@@ -263,7 +263,7 @@ def test_a_class_that_is_not_there_yet_can_be_imported_and_says_what_it_needs(co
     assert list(ControlNetApply.INPUT_TYPES()["required"]) == ["conditioning", "control_net", "image", "strength"]
     assert DualCLIPLoader.INPUT_TYPES()["required"]["clip_name1"] == ([],)
     assert "ControlNetApply" not in NODE_CLASS_MAPPINGS
-    with pytest.raises(LimnerError, match="ControlNets"):
+    with pytest.raises(LimnerError, match="control networks"):
         ControlNetApply().apply_controlnet(None, None, None, 1.0)
 
 

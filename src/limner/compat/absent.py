@@ -12,13 +12,24 @@ from importlib.resources import files
 from typing import Any
 
 from limner.compat.builtin import methods
+from limner.compat.homes.not_yet import PARTS, NotYet, missing
 from limner.compat.host import Host, current
-from limner.errors import LimnerError
+
+
+class AbsentNode(NotYet):
+    """The class of these classes: they can be made, since packs make nodes before they need them."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """An instance."""
+        return type.__call__(cls, *args, **kwargs)
+
+    def __getattr__(cls, name: str) -> Any:
+        raise AttributeError(f"{cls.__name__} has no {name}.")
 
 
 @cache
 def known() -> Mapping[str, Any]:
-    """What is known of each: what it needs, category, inputs, outputs and their names."""
+    """What is known of each: the part of Limner that it waits for, category, inputs, outputs and their names."""
     table: dict[str, Any] = json.loads(files(__package__).joinpath("absent_nodes.json").read_text(encoding="utf-8"))
     return table
 
@@ -35,10 +46,7 @@ def _make(kind: str) -> type:
     method = methods().get(kind, "execute")
 
     def refuse(*_: Any, **__: Any) -> Any:
-        raise LimnerError(
-            f"{kind} cannot run.",
-            why=f"It needs {about['needs']}, which this version of Limner does not load yet.",
-        )
+        raise missing(kind, about["part"])
 
     def inputs(_: type) -> dict[str, Any]:
         return {
@@ -52,11 +60,12 @@ def _make(kind: str) -> type:
         "CATEGORY": about["category"],
         method: refuse,
         "__module__": "nodes",
-        "__doc__": f"{kind}, which needs {about['needs']}.",
+        "__doc__": f"{kind}, which belongs to {PARTS[about['part']]}.",
+        "PART": about["part"],
     }
     if about["names"] != about["output"]:
         body["RETURN_NAMES"] = tuple(about["names"])
-    return type(kind, (), body)
+    return AbsentNode(kind, (), body)
 
 
 def _spec(spec: Any) -> tuple[Any, ...]:
