@@ -16,6 +16,7 @@ OTHERS = {
     "POST /users 200": f"{REPLIES}::test_a_user_is_made_once",
     "DELETE /userdata/{file} 204": f"{REPLIES}::test_a_file_comes_and_goes",
     "POST /userdata/{file}/move/{dest} 200": f"{REPLIES}::test_a_file_comes_and_goes",
+    "GET /api/jobs/{id} 200": f"{REPLIES}::test_a_finished_job_is_told_with_outputs_status_and_workflow",
     "GET /templates/{file} 200": f"{SYSTEM}::test_the_own_workflows_are_offered_as_templates",
     "GET /{file} 200": f"{SYSTEM}::test_the_page_is_never_kept_and_scripts_are_asked_for_again",
     "message status": f"{SOCKETS}::test_the_greeting_counts_waiting_and_running_prompts_and_names_the_client",

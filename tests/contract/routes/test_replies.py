@@ -132,6 +132,26 @@ def test_the_server_sets_create_time_in_milliseconds(live: Live) -> None:
     assert len(item) == 5
 
 
+def test_a_finished_job_is_told_with_outputs_status_and_workflow(live: Live) -> None:
+    # route GET /api/jobs/{id} 200
+    extra = {"extra_pnginfo": {"workflow": {"id": "w-1"}}}
+    prompt = {"1": {"class_type": "PreviewAny", "inputs": {"source": "whole"}}}
+    prompt_id = live.post("/prompt", {"prompt": prompt, "extra_data": extra}).json()["prompt_id"]
+    live.finished(prompt_id)
+
+    job = live.get(f"/api/jobs/{prompt_id}").json()
+    assert (job["id"], job["status"], job["workflow_id"]) == (prompt_id, "completed", "w-1")
+    assert job["outputs"] == {"1": {"text": ["whole"]}}
+    assert job["execution_status"]["status_str"] == "success"
+    assert job["workflow"]["prompt"] == prompt
+    assert job["workflow"]["extra_data"]["extra_pnginfo"] == extra["extra_pnginfo"]
+    assert None not in job.values()
+    times = [job[name] for name in ("create_time", "execution_start_time", "execution_end_time")]
+    assert times == sorted(times)
+    assert all(type(time) is int for time in times)
+    assert live.post(f"/api/jobs/{prompt_id}/cancel", {}).json() == {"cancelled": False}
+
+
 # The document
 
 
