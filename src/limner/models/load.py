@@ -12,6 +12,7 @@ import torch
 
 from limner.errors import BadInput
 from limner.memory import MemoryManager
+from limner.models import replaced
 from limner.models.autoencoder import VAE, Autoencoder
 from limner.models.clip import CLIP, TextEncoder
 from limner.models.convert import clip_text, vae_from_diffusers
@@ -47,6 +48,15 @@ def load_checkpoint(path: str | Path, memory: MemoryManager, embeddings: Sequenc
 
     Raises BadInput when no family matches or a part contradicts itself.
     """
+    folders = [str(folder) for folder in embeddings]
+    found = replaced.get(
+        "load_checkpoint_guess_config", path, output_vae=True, output_clip=True, embedding_directory=folders
+    )
+    return read_checkpoint(path, memory, embeddings) if found is None else Checkpoint(*found[:3])
+
+
+def read_checkpoint(path: str | Path, memory: MemoryManager, embeddings: Sequence[Path] = ()) -> Checkpoint:
+    """The same by Limner itself, whatever packs have put in its place."""
     return from_state(read_header(path, memory), memory, embeddings)
 
 
@@ -68,6 +78,12 @@ def from_state(header: CheckpointHeader, memory: MemoryManager, embeddings: Sequ
 
 def load_diffusion_model(path: str | Path, memory: MemoryManager) -> Model:
     """The diffusion model of a file, whatever else is in it. Raises BadInput when no family matches."""
+    found: Model | None = replaced.get("load_diffusion_model", path)
+    return read_diffusion_model(path, memory) if found is None else found
+
+
+def read_diffusion_model(path: str | Path, memory: MemoryManager) -> Model:
+    """The same by Limner itself."""
     return model_of(read_header(path, memory), memory)
 
 
@@ -97,6 +113,18 @@ def load_clip(
 
     Raises BadInput for files that are no CLIP-L, the only text encoder known so far.
     """
+    folders = [str(folder) for folder in embeddings]
+    found: CLIP | None = replaced.get("load_clip", list(paths), embedding_directory=folders)
+    return read_clip(paths, type, memory, embeddings) if found is None else found
+
+
+def read_clip(
+    paths: Sequence[str | Path],
+    type: str,  # noqa: A002
+    memory: MemoryManager,
+    embeddings: Sequence[Path] = (),
+) -> CLIP:
+    """The same by Limner itself."""
     return clip_of([read_header(path, memory) for path in paths], type, memory, embeddings)
 
 

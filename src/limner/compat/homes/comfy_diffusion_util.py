@@ -114,6 +114,8 @@ def noise_like(shape: Sequence[int], device: Any, repeat: bool = False) -> Tenso
 class AlphaBlender(nn.Module):
     """A learned mix of pictures one by one and over time."""
 
+    mix_factor: Tensor
+
     def __init__(
         self,
         alpha: float,

@@ -32,7 +32,9 @@ class DiagonalGaussianDistribution:
         if self.deterministic:
             return torch.zeros(1)
         if other is None:
-            return 0.5 * (self.mean**2 + self.var - 1.0 - self.logvar).sum(dim=[1, 2, 3])
+            found: Tensor = 0.5 * (self.mean**2 + self.var - 1.0 - self.logvar).sum(dim=[1, 2, 3])
+            return found
         difference = (self.mean - other.mean) ** 2 / other.var
         total = difference + self.var / other.var - 1.0 - self.logvar + other.logvar
-        return 0.5 * total.sum(dim=[1, 2, 3])
+        apart: Tensor = 0.5 * total.sum(dim=[1, 2, 3])
+        return apart

@@ -39,7 +39,8 @@ def calc_mantissa(
         (abs_x / 2.0 ** (exponent - EXPONENT_BIAS) - 1.0) * steps,
         abs_x / 2.0 ** (-EXPONENT_BIAS + 1 - MANTISSA_BITS),
     )
-    return (scaled + torch.rand(scaled.shape, generator=generator, device=scaled.device)).floor() / steps
+    rounded: Tensor = (scaled + torch.rand(scaled.shape, generator=generator, device=scaled.device)).floor() / steps
+    return rounded
 
 
 def manual_stochastic_round_to_float8(x: Tensor, dtype: torch.dtype, generator: Any = None) -> Tensor:

@@ -48,7 +48,8 @@ def rand_log_uniform(
 ) -> Tensor:
     """Numbers whose logarithms are even."""
     low, high = torch.tensor([min_value, max_value]).log().tolist()
-    return (torch.rand(shape, device=device, dtype=dtype) * (high - low) + low).exp()
+    even: Tensor = torch.rand(shape, device=device, dtype=dtype) * (high - low) + low
+    return even.exp()
 
 
 class FolderOfImages(torch.utils.data.Dataset[Any]):

@@ -33,7 +33,7 @@ class LatentFormat(metaclass=StandsFor):
     latent_rgb_factors_bias: Any = None
     latent_rgb_factors_reshape: Any = None
     taesd_decoder_name: str | None = None
-    recognises = staticmethod(lambda instance: isinstance(instance, Own))
+    recognises: Any = staticmethod(lambda instance: isinstance(instance, Own))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -146,8 +146,8 @@ class StableAudio1(LatentFormat):
 class _Normed(LatentFormat):
     """One with a mean and a deviation for each channel."""
 
-    means: tuple[float, ...] = ()
-    deviations: tuple[float, ...] = ()
+    means: Any = ()
+    deviations: Any = ()
 
     def process_in(self, latent: Tensor) -> Tensor:
         """Autoencoder space to model space."""
@@ -166,7 +166,7 @@ class Mochi(_Normed):
 
     latent_channels = 12
     latent_dimensions = 3
-    means = (
+    means: Any = (
         -0.06730895953510081,
         -0.038011381506090416,
         -0.07477820912866141,
@@ -180,7 +180,7 @@ class Mochi(_Normed):
         -0.011931556316503654,
         -0.0321993391887285,
     )
-    deviations = (
+    deviations: Any = (
         0.9263795028493863,
         0.9248894543193766,
         0.9393059390890617,
@@ -201,7 +201,7 @@ class Wan21(_Normed):
 
     latent_channels = 16
     latent_dimensions = 3
-    means = (
+    means: Any = (
         -0.7571,
         -0.7089,
         -0.9113,
@@ -219,7 +219,7 @@ class Wan21(_Normed):
         0.2503,
         -0.2921,
     )
-    deviations = (
+    deviations: Any = (
         2.8184,
         1.4541,
         2.3275,
@@ -244,7 +244,7 @@ class Wan22(Wan21):
 
     latent_channels = 48
     latent_dimensions = 3
-    means = (
+    means: Any = (
         -0.2289,
         -0.0052,
         -0.1323,
@@ -294,7 +294,7 @@ class Wan22(Wan21):
         -0.1681,
         -0.0667,
     )
-    deviations = (
+    deviations: Any = (
         0.4765,
         1.0364,
         0.4514,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,8 +49,6 @@ def isimage(x: Any) -> bool:
 
 def pad_to_patch_size(img: Tensor, patch_size: Sequence[int] = (2, 2), padding_mode: str = "circular") -> Tensor:
     """A latent made larger at its ends so that patches fit."""
-    if padding_mode == "circular" and (torch.jit.is_tracing() or torch.jit.is_scripting()):
-        padding_mode = "reflect"
     pad: tuple[int, ...] = ()
     for axis in range(img.ndim - 2):
         pad = (0, (patch_size[axis] - img.shape[axis + 2] % patch_size[axis]) % patch_size[axis], *pad)

@@ -18,7 +18,7 @@ __all__ = ["BaseModel", "ModelType", "convert_tensor"]
 class _Family(NotYet):
     """The class of a family's model: instances are made by loading a file."""
 
-    def __instancecheck__(cls, instance: Any) -> bool:
+    def __instancecheck__(cls, instance: Any) -> bool:  # noqa: N805 - a metaclass
         names = cls.__dict__.get("FAMILIES", ())
         return isinstance(instance, BaseModel) and instance.family.name in names
 

@@ -104,7 +104,9 @@ class disable_weight_init:  # noqa: N801 - ComfyUI's name
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
-            return self._conv_forward(input, *cast_bias_weight(self, input))
+            weight, bias = cast_bias_weight(self, input)
+            convolved: Tensor = self._conv_forward(input, weight, bias)
+            return convolved
 
     class Conv2d(CastWeightBiasOp, nn.Conv2d):
         """Two-dimensional convolution."""
@@ -115,7 +117,9 @@ class disable_weight_init:  # noqa: N801 - ComfyUI's name
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
-            return self._conv_forward(input, *cast_bias_weight(self, input))
+            weight, bias = cast_bias_weight(self, input)
+            convolved: Tensor = self._conv_forward(input, weight, bias)
+            return convolved
 
     class Conv3d(CastWeightBiasOp, nn.Conv3d):
         """Three-dimensional convolution."""
@@ -126,7 +130,9 @@ class disable_weight_init:  # noqa: N801 - ComfyUI's name
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
-            return self._conv_forward(input, *cast_bias_weight(self, input))
+            weight, bias = cast_bias_weight(self, input)
+            convolved: Tensor = self._conv_forward(input, weight, bias)
+            return convolved
 
     class GroupNorm(CastWeightBiasOp, nn.GroupNorm):
         """Group normalization."""
@@ -170,61 +176,31 @@ class disable_weight_init:  # noqa: N801 - ComfyUI's name
         """Transposed two-dimensional convolution."""
 
         def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (B, in, H, W) → (B, out, H', W')."""
+            """x: (B, in, …) → (B, out, …)."""
             return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
 
         def forward_comfy_cast_weights(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
-            padding: Any = self._output_padding(
-                input,
-                output_size,
-                self.stride,
-                self.padding,
-                self.kernel_size,
-                2,
-                self.dilation,  # type: ignore[arg-type]
-            )
+            place: Any = (self.stride, self.padding, self.kernel_size, 2, self.dilation)
+            extra: Any = self._output_padding(input, output_size, *place)
             weight, bias = cast_bias_weight(self, input)
-            return F.conv_transpose2d(
-                input,
-                weight,
-                bias,
-                self.stride,
-                self.padding,
-                padding,
-                self.groups,
-                self.dilation,  # type: ignore[arg-type]
-            )
+            shape: Any = (self.stride, self.padding, extra, self.groups, self.dilation)
+            return F.conv_transpose2d(input, weight, bias, *shape)
 
     class ConvTranspose1d(CastWeightBiasOp, nn.ConvTranspose1d):
         """Transposed one-dimensional convolution."""
 
         def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (B, in, L) → (B, out, L')."""
+            """x: (B, in, …) → (B, out, …)."""
             return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
 
         def forward_comfy_cast_weights(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
-            padding: Any = self._output_padding(
-                input,
-                output_size,
-                self.stride,
-                self.padding,
-                self.kernel_size,
-                1,
-                self.dilation,  # type: ignore[arg-type]
-            )
+            place: Any = (self.stride, self.padding, self.kernel_size, 1, self.dilation)
+            extra: Any = self._output_padding(input, output_size, *place)
             weight, bias = cast_bias_weight(self, input)
-            return F.conv_transpose1d(
-                input,
-                weight,
-                bias,
-                self.stride,
-                self.padding,
-                padding,
-                self.groups,
-                self.dilation,  # type: ignore[arg-type]
-            )
+            shape: Any = (self.stride, self.padding, extra, self.groups, self.dilation)
+            return F.conv_transpose1d(input, weight, bias, *shape)
 
     class Embedding(CastWeightBiasOp, nn.Embedding):
         """A table of vectors."""

@@ -53,7 +53,8 @@ class TensorCoreFP8Layout(QuantizedLayout):
     @staticmethod
     def dequantize(qdata: Tensor, **params: Any) -> Tensor:
         """Numbers times their scale, in the dtype that they had."""
-        return (qdata.float() * params["scale"]).to(params.get("orig_dtype", torch.float32))
+        restored: Tensor = (qdata.float() * params["scale"]).to(params.get("orig_dtype", torch.float32))
+        return restored
 
     @classmethod
     def get_plain_tensors(cls, qtensor: QuantizedTensor) -> Any:

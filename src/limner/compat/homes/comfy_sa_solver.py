@@ -41,7 +41,8 @@ def compute_stochastic_adams_b_coeffs(
         )
     powers = compute_exponential_coeffs(lambda_s, lambda_t, order, tau_t)
     vandermonde = torch.vander(curr_lambdas, order, increasing=True).T
-    return torch.linalg.solve(vandermonde, powers) * sigma_next * lambda_t.exp()
+    weights: Tensor = torch.linalg.solve(vandermonde, powers) * sigma_next * lambda_t.exp()
+    return weights
 
 
 def compute_simple_stochastic_adams_b_coeffs(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +15,7 @@ from limner.compat.homes import comfy_model_detection as model_detection
 from limner.compat.homes._services import memory
 from limner.compat.homes.not_yet import missing
 from limner.compat.homes.stands_for import StandsFor
-from limner.models import load
+from limner.models import load, replaced
 from limner.models.autoencoder import VAE as OwnVAE  # noqa: N811 - a class
 from limner.models.clip import CLIP as OwnCLIP  # noqa: N811
 from limner.models.load import from_state as _from_state
@@ -121,7 +123,7 @@ def load_checkpoint_guess_config(
 ) -> tuple[Any, Any, Any, Any]:
     """(model, clip, vae, clipvision) of a checkpoint's file; what is not wanted, or not there, is None."""
     del model_options, te_model_options, output_clipvision
-    parts = load.load_checkpoint(ckpt_path, memory(), _embeddings(embedding_directory))
+    parts = load.read_checkpoint(ckpt_path, memory(), _embeddings(embedding_directory))
     return _wanted(parts, output_model, output_clip, output_vae)
 
 
@@ -166,7 +168,7 @@ def load_checkpoint(
 
 def load_diffusion_model(unet_path: Any, model_options: Mapping[str, Any] | None = None) -> Any:
     """The diffusion model of a file."""
-    return _with_dtype(load.load_diffusion_model(unet_path, memory()), model_options)
+    return _with_dtype(load.read_diffusion_model(unet_path, memory()), model_options)
 
 
 def load_diffusion_model_state_dict(
@@ -225,7 +227,7 @@ def load_clip(
 ) -> Any:
     """The text encoder of files."""
     del model_options
-    return load.load_clip(ckpt_paths, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
+    return load.read_clip(ckpt_paths, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
 
 
 def load_text_encoder_state_dicts(
@@ -284,3 +286,22 @@ def model_detection_error_hint(path: Any, state_dict: Mapping[str, Any]) -> str:
     """What a file that is no diffusion model may be."""
     del path
     return "\nHINT: It seems to be a text encoder." if detect_te_model(state_dict) is not None else ""
+
+
+class _Home(ModuleType):
+    """This module: what a pack puts in the place of a loader is what nodes load with."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN and value is not _OWN[name]:
+            replaced.LOADERS[name] = value
+        else:
+            replaced.LOADERS.pop(name, None)
+        super().__setattr__(name, value)
+
+
+_OWN = {
+    "load_checkpoint_guess_config": load_checkpoint_guess_config,
+    "load_diffusion_model": load_diffusion_model,
+    "load_clip": load_clip,
+}
+sys.modules[__name__].__class__ = _Home

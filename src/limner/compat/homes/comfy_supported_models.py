@@ -55,7 +55,7 @@ class BASE(metaclass=StandsFor):
         return state_dict is None or all(name in state_dict for name in cls.required_keys)
 
     def __init__(self, unet_config: dict[str, Any]) -> None:
-        self.unet_config = {**unet_config, **self.unet_extra_config}
+        self.__dict__["unet_config"] = {**unet_config, **self.unet_extra_config}
         self.latent_format = self.latent_format()
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:

@@ -77,7 +77,7 @@ def bundled_embed(embed: dict[str, Any], prefix: str, suffix: str) -> Any:
 def load_embed(embedding_name: str, embedding_directory: Any, embedding_size: int, embed_key: str | None = None) -> Any:
     """The vectors of an embedding's file, or None where there is none of that name or width."""
     folders = [embedding_directory] if isinstance(embedding_directory, str | Path) else list(embedding_directory)
-    for folder in expand_directory_list(folders):
+    for folder in expand_directory_list([str(one) for one in folders]):
         root = Path(folder).resolve()
         for extension in ("", ".safetensors", ".pt", ".bin"):
             path = (root / (embedding_name + extension)).resolve()

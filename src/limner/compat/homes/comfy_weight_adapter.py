@@ -55,7 +55,7 @@ def pad_tensor_to_shape(tensor: Tensor, new_shape: Any) -> Tensor:
 
 
 def factorization(dimension: int, factor: int = -1) -> tuple[int, int]:
-    """Two numbers, the first no larger, whose product is the dimension, as near to each other or to `factor` as can be."""
+    """Two numbers, the first no larger, whose product is the dimension: as near to each other as can be."""
     if factor > 0 and dimension % factor == 0:
         first, second = factor, dimension // factor
         return (second, first) if first > second else (first, second)

@@ -54,7 +54,7 @@ class Guider_DualCFG(guiders.DualCFGGuider):  # noqa: N801
         """The two scales."""
         self.set_dual_cfg(cfg1, cfg2, nested)
 
-    def set_conds(self, positive: Any, middle: Any, negative: Any = None) -> None:
+    def set_conds(self, positive: Any, middle: Any, negative: Any = None) -> None:  # type: ignore[override]
         """The three conditionings."""
         self.set_dual_conds(positive, middle, negative)
 
