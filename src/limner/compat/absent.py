@@ -19,12 +19,12 @@ from limner.compat.host import Host, current
 class AbsentNode(NotYet):
     """The class of these classes: they can be made, since packs make nodes before they need them."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """An instance."""
-        return type.__call__(cls, *args, **kwargs)
+        return type.__call__(self, *args, **kwargs)
 
-    def __getattr__(cls, name: str) -> Any:
-        raise AttributeError(f"{cls.__name__} has no {name}.")
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{self.__name__} has no {name}.")
 
 
 @cache
