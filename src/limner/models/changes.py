@@ -235,11 +235,11 @@ class Changes:
                 found += hook.models()
         return found
 
-    def model_patches_to(self, device: Any) -> None:
+    def model_patches_to(self, target: Any) -> None:
         """Tell its hooks where, or in which dtype, they are going to run."""
         for owner, name, hook in self._places():
             if hasattr(hook, "to"):
-                owner[name] = hook.to(device)
+                owner[name] = hook.to(target)
 
     def _hooks(self) -> Iterator[Any]:
         for _, _, hook in self._places():
