@@ -26,6 +26,7 @@ from limner.engine.files import StoreFiles
 from limner.engine.history import History
 from limner.engine.hub import EventHub
 from limner.engine.jobs import Jobs
+from limner.engine.plain import plain
 from limner.engine.queue import Job, Queue
 from limner.engine.registry import NodeRegistry
 from limner.engine.replay import Replay
@@ -295,7 +296,8 @@ class Engine:
     def _describe(self, kind: str, files: FileLookup) -> dict[str, Any] | None:
         """The description of a kind; None, and logged, where a pack's class fails at it."""
         try:
-            return self.registry.describe(kind, files)
+            found = self.registry.describe(kind, files)
+            return found if found is None or self.registry.source(kind) is None else plain(found)
         except Exception:
             log.exception("%s cannot be described; it is left out.", kind)
             return None

@@ -6,12 +6,11 @@ Everything is asked anew each time: packs change their classes, and INPUT_TYPES 
 from __future__ import annotations
 
 import inspect
-import math
-import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
+from limner.engine.plain import plain
 from limner.errors import LimnerError
 from limner.graph import Blocker, NodeResult, Port, Schema
 from limner.graph.source import CompanionName
@@ -20,7 +19,6 @@ MARKERS = frozenset(("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_
 ANY_NAME = "limner asks whether any name is an input"
 MOST_OUTPUTS = 128
 """Outputs of a class whose RETURN_TYPES answers for every index."""
-LARGEST = sys.float_info.max
 _COMPANIONS: Mapping[CompanionName, str] = {
     "checks": "VALIDATE_INPUTS",
     "changes_when": "IS_CHANGED",
@@ -140,7 +138,7 @@ class V1Class:
                 entry[key] = True
         if hasattr(cls, "API_NODE"):
             entry["api_node"] = cls.API_NODE
-        return {key: _plain(value) for key, value in entry.items()}
+        return {key: plain(value) for key, value in entry.items()}
 
     def make(self) -> Any:
         """A new instance."""
@@ -228,20 +226,3 @@ def _kind(kind: Any) -> Any:
     if isinstance(kind, Enum):
         kind = kind.value
     return kind if isinstance(kind, str | list | tuple) else str(kind)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: what JSON cannot say is told as text, and infinity as the largest number."""
-    if isinstance(value, Enum):
-        return _plain(value.value)
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else (None if math.isnan(value) else math.copysign(LARGEST, value))
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in list(value)]
-    if isinstance(value, set | frozenset):
-        return sorted((_plain(one) for one in value), key=str)
-    return str(value)
