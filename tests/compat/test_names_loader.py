@@ -247,6 +247,16 @@ def test_interruption_is_raised_before_a_node(running):
         nodes.before_node_execution()
 
 
+def test_a_star_import_brings_classes_tables_and_modules(compat):
+    names = {}
+    exec("from nodes import *", names)
+    assert names["KSampler"].FUNCTION == "sample"
+    assert names["torch"] is torch
+    assert names["np"] is np
+    assert names["MAX_RESOLUTION"] == 16384
+    assert "KSampler" in names["NODE_CLASS_MAPPINGS"]
+
+
 def test_an_unknown_class_is_an_import_error_that_names_near_ones(compat):
     with pytest.raises(ImportError):
         from nodes import KSamplr  # noqa: F401

@@ -242,6 +242,20 @@ async def test_the_queue_of_packs_is_the_engine_s(served):
     assert queue.get_tasks_remaining() == 0
 
 
+async def test_a_pack_runs_a_prompt_through_the_executor(served):
+    import execution
+    from server import PromptServer
+
+    await served.packs.wait()
+    executor = execution.PromptExecutor(PromptServer.instance)
+    await executor.execute_async(PROMPT, "own", {}, ["1"])
+    assert executor.success
+    assert executor.history_result["outputs"] == {"1": {"text": ["HI"]}}
+    assert executor.status_messages[0][0] == "execution_start"
+    await asyncio.to_thread(executor.execute, {"1": {"class_type": "Shout", "inputs": {"text": "b"}}}, "other")
+    assert executor.history_result["outputs"] == {"1": {"text": ["B"]}}
+
+
 async def test_a_handler_that_raises_is_an_error_reply_not_the_end(place, builtins):
     place.pack(
         "served", PACK + "\n@routes.get('/broken')\nasync def broken(request):\n    1 / 0\n", **{"js/one__js": ""}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,16 @@ from limner.graph import CURRENT_RUN
 MAX_RESOLUTION = 16384
 supported_versions: list[str] = []
 _LETTERS = "abcdefghijklmnopqrstupvxyz"
-_MODULES = ("os", "sys", "json", "math", "time", "random", "logging", "torch", "numpy", "folder_paths", "node_helpers")
-"""Modules that packs take from `nodes` instead of importing them."""
+_BESIDE = {
+    **{name: f"{name}:" for name in ("os", "sys", "json", "hashlib", "traceback", "math", "time", "random", "logging")},
+    **{name: f"{name}:" for name in ("torch", "comfy", "folder_paths", "node_helpers", "latent_preview")},
+    **{name: f"PIL.{name}:" for name in ("Image", "ImageOps", "ImageSequence")},
+    "np": "numpy:",
+    "PngInfo": "PIL.PngImagePlugin:PngInfo",
+    "args": "comfy.cli_args:args",
+    "ExecutionBlocker": "limner.graph:Blocker",
+}
+"""What packs take from `nodes` instead of importing it, mostly by `from nodes import *`."""
 _TABLES = {
     "NODE_CLASS_MAPPINGS": "classes",
     "NODE_DISPLAY_NAME_MAPPINGS": "titles",
@@ -34,10 +43,10 @@ def __getattr__(name: str) -> Any:
         return getattr(host.tables, _TABLES[name])
     if name.startswith("__"):
         raise AttributeError(name)
-    if name in _MODULES or name == "comfy":
-        from importlib import import_module  # noqa: PLC0415 - rarely asked for
-
-        return import_module(name)
+    if name in _BESIDE:
+        module, _, attribute = _BESIDE[name].partition(":")
+        found = import_module(module)
+        return getattr(found, attribute) if attribute else found
     host = current()
     try:
         return _with_extras(class_of(host, name))
@@ -46,7 +55,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*_TABLES, *_OWN, *current().registry.kinds()]
+    return [*_TABLES, *_OWN, *_BESIDE, *current().registry.kinds()]
 
 
 def before_node_execution() -> None:
