@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from limner.compat.finder import current, installed
-from limner.compat.tables import Table, read_table
+from limner.compat.tables import FOLDER, Table, read_table, shipped
 
 HOME = "tests.compat.finder_home"
 
@@ -214,3 +214,16 @@ def test_a_table_that_only_says_what_a_name_belongs_to_gives_way_to_a_real_modul
     with installed(base=tmp_path, tables=tables):
         assert importlib.import_module("notelib").VALUE == "real"
     sys.modules.pop("notelib", None)
+
+
+def test_every_shipped_table_can_be_read():
+    for file in FOLDER.glob("*.toml"):
+        read_table(file)
+
+
+def test_a_damaged_table_is_left_out_and_said_to_be(tmp_path, monkeypatch, caplog):
+    (tmp_path / "good.toml").write_text('home = "os"\n')
+    (tmp_path / "bad.toml").write_text("[absent]\n[absent]\n")
+    monkeypatch.setattr("limner.compat.tables.FOLDER", tmp_path)
+    assert list(shipped.__wrapped__()) == ["good"]
+    assert "bad.toml" in caplog.text

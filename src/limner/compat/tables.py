@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent / "names"
 
@@ -64,5 +67,11 @@ def read_table(file: Path) -> Table:
 
 @cache
 def shipped() -> Mapping[str, Table]:
-    """Every table that comes with Limner, by module name."""
-    return {file.stem: read_table(file) for file in sorted(FOLDER.glob("*.toml"))}
+    """Every table that comes with Limner, by module name. One that is damaged is left out, and said to be."""
+    found = {}
+    for file in sorted(FOLDER.glob("*.toml")):
+        try:
+            found[file.stem] = read_table(file)
+        except ValueError:  # noqa: PERF203 - one damaged table must not take every pack with it
+            log.exception("The table of names %s cannot be read; the module is missing.", file.name)
+    return found
