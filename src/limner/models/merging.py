@@ -11,8 +11,8 @@ from torch import Tensor
 
 from limner.models.clip import CLIP
 from limner.models.model import Model
-from limner.weights import NetworkSource
 from limner.weights.adapters import Adapter
+from limner.weights.source import OtherWeight
 
 Merged = TypeVar("Merged", Model, CLIP)
 DIFFUSION = "diffusion_model."
@@ -54,19 +54,12 @@ def by_longest_prefix(ratios: Mapping[str, float]) -> Callable[[str], float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Towards(Adapter):
+class Towards(OtherWeight):
     """A weight moved towards another network's patched weight: strength 1 is all the way."""
-
-    identity: str
-    source: NetworkSource
-    name: str
 
     def patched(self, weight: Tensor, strength: float) -> Tensor:
         """weight + strength · (the other's - weight)."""
-        other = self.source.patched(self.name).to(weight.device, torch.float32)
-        if other.shape != weight.shape:
-            raise ValueError(f"the other weight is {tuple(other.shape)}, this one {tuple(weight.shape)}")
-        return torch.lerp(weight, other, strength)
+        return torch.lerp(weight, super().patched(torch.zeros_like(weight), 1.0), strength)
 
 
 def towards(target: Model | CLIP) -> dict[str, Adapter]:

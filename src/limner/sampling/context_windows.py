@@ -157,12 +157,12 @@ def cut_condition(condition: dict[str, Any], index: Tensor, x: Tensor, axis: int
             return value
         if axis > 0 and inner.ndim != x.ndim:
             return value
-        part = inner[_at(index.to(inner.device), axis)]
+        part = inner[_at(torch.as_tensor(index, device=inner.device), axis)]
         return part if inner is value else type(value)(part)
 
     changed = {**condition, "model_conds": {name: cut(value) for name, value in condition["model_conds"].items()}}
     mask = condition.get("mask")  # (B, …): without the axis of channels
     place = axis if axis == 0 else axis - 1
     if isinstance(mask, Tensor) and place < mask.ndim and mask.shape[place] == frames:
-        changed["mask"] = mask[_at(index.to(mask.device), place)]
+        changed["mask"] = mask[_at(torch.as_tensor(index, device=mask.device), place)]
     return changed
