@@ -7,11 +7,14 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 Owner = tuple[str, str]
 """The node of a prompt, and its kind, that a node belongs to which an expansion made (rule C9)."""
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Shown(NamedTuple):
@@ -22,8 +25,7 @@ class Shown(NamedTuple):
     meta: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a node gave: each output slot as a list of values (rule M1), and what it shows, if anything.
 
     meta: which node made it, as the history says it. blocked: whether a value stops what depends on it. inner: what
@@ -32,7 +34,7 @@ class Entry:
 
     outputs: tuple[list[Any], ...]
     ui: Mapping[str, Any] | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = NOTHING
     blocked: bool = False
     inner: tuple[Shown, ...] = ()
 
@@ -85,13 +87,12 @@ class ResultCache(Protocol):
 
 
 class _Kept:
-    """A result, whose it is, and in which prompt it was last used."""
+    """A result, and in which prompt it was last used."""
 
-    __slots__ = ("entry", "owner", "used")
+    __slots__ = ("entry", "used")
 
-    def __init__(self, entry: Entry, owner: Owner | None, used: int) -> None:
+    def __init__(self, entry: Entry, used: int) -> None:
         self.entry = entry
-        self.owner = owner
         self.used = used
 
 
@@ -105,23 +106,25 @@ class ClassicCache:
     steady = True
 
     def __init__(self) -> None:
-        self._entries: dict[bytes, _Kept] = {}
+        self._entries: dict[bytes, Entry] = {}
+        self._owned: dict[bytes, tuple[Owner, int]] = {}  # whose a result is, and when it was last used
+        self._expanded: dict[Owner, int] = {}  # when it was last expanded
         self._generation = 0
-        self._expanded: dict[Owner, int] = {}
 
     def begin(self, signatures: Collection[bytes], there: Callable[[Owner], bool] = nobody) -> None:
         """A prompt starts with nodes of these signatures. there: whether it has that node, which may expand again."""
         used = signatures if isinstance(signatures, (set, frozenset)) else set(signatures)
-        expanded = {owner: last for owner, last in self._expanded.items() if there(owner)}
-        stale = [
-            signature
-            for signature, kept in self._entries.items()
-            if signature not in used and (kept.owner is None or kept.used < expanded.get(kept.owner, sys.maxsize))
-        ]
+        self._expanded = {owner: last for owner, last in self._expanded.items() if there(owner)}
+        stale = [signature for signature in self._entries if signature not in used and not self._stays(signature)]
         for signature in stale:
             del self._entries[signature]
-        self._expanded = expanded
+            self._owned.pop(signature, None)
         self._generation += 1
+
+    def _stays(self, signature: bytes) -> bool:
+        """Whether a node that is in no prompt, but below one that is, was used when that was last expanded."""
+        owned = self._owned.get(signature)
+        return owned is not None and owned[1] >= self._expanded.get(owned[0], sys.maxsize)
 
     def has(self, signature: bytes) -> bool:
         """Whether it is kept."""
@@ -129,18 +132,19 @@ class ClassicCache:
 
     def get(self, signature: bytes) -> Entry | None:
         """The result of that signature, if it is kept."""
-        kept = self._entries.get(signature)
-        if kept is None:
-            return None
-        if kept.owner is not None:
-            kept.used = self._expanded[kept.owner] = self._generation
-        return kept.entry
+        if self._owned and signature in self._owned:
+            self._use(signature, self._owned[signature][0])
+        return self._entries.get(signature)
 
     def put(self, signature: bytes, entry: Entry, made: Made = PLAINLY) -> None:
         """Keep a result."""
-        self._entries[signature] = _Kept(entry, made.owner, self._generation)
+        self._entries[signature] = entry
         if made.owner is not None:
-            self._expanded[made.owner] = self._generation
+            self._use(signature, made.owner)
+
+    def _use(self, signature: bytes, owner: Owner) -> None:
+        self._owned[signature] = owner, self._generation
+        self._expanded[owner] = self._generation
 
     def poll(self, held: Callable[[], Collection[bytes]]) -> None:
         """Nothing is to be done."""
@@ -148,6 +152,7 @@ class ClassicCache:
     def clear(self) -> None:
         """Keep nothing."""
         self._entries.clear()
+        self._owned.clear()
         self._expanded.clear()
 
 
@@ -184,9 +189,9 @@ class LruCache:
         self._entries.move_to_end(signature)
         return kept.entry
 
-    def put(self, signature: bytes, entry: Entry, made: Made = PLAINLY) -> None:
+    def put(self, signature: bytes, entry: Entry, made: Made = PLAINLY) -> None:  # noqa: ARG002 - age is what counts
         """Keep a result."""
-        self._entries[signature] = _Kept(entry, made.owner, self._generation)
+        self._entries[signature] = _Kept(entry, self._generation)
         self._entries.move_to_end(signature)
         self._shrink()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, NamedTuple
 
 from limner.graph import Link, NodeCall
@@ -15,20 +15,24 @@ LONG = 1000
 
 
 class LastTime(NamedTuple):
-    """What a node was given when it last ran: inputs, its signature, those wired into it, and its fingerprint."""
+    """What a node was given when it last ran: inputs, its fingerprint, and the signatures of all nodes of that run."""
 
     inputs: Mapping[str, Any]
-    signature: bytes
-    upstream: Mapping[str, bytes]
     fingerprint: Any
+    signatures: Mapping[str, bytes]
 
 
 class Reasons:
-    """What each node last ran with, by node id and kind; the `limit` most recent."""
+    """What each node last ran with, by node id and kind; of the `limit` that came last, and a few more."""
 
     def __init__(self, limit: int = 20_000) -> None:
         self._limit = limit
-        self._last: OrderedDict[tuple[str, str], LastTime] = OrderedDict()
+        self._last: dict[tuple[str, str], LastTime] = {}
+
+    def trim(self) -> None:
+        """Forget the nodes that were noted first, if they are too many: between two runs."""
+        for key in list(islice(self._last, max(0, len(self._last) - self._limit))):
+            del self._last[key]
 
     def ran(
         self, node: str, call: NodeCall, signatures: Mapping[str, bytes], fingerprint: Any = None
@@ -40,36 +44,28 @@ class Reasons:
         "is_changed", "upstream changed", "evicted" (the same again, but not kept) and "never equal".
         """
         key = node, call.kind
-        inputs, upstream = call.inputs, {}
+        inputs = call.inputs
         for value in inputs.values():
-            if type(value) is Link:
-                upstream[value.node] = signatures[value.node]
-            elif type(value) is str and len(value) > LONG:
+            if type(value) is str and len(value) > LONG:
                 inputs = _short(inputs)
-        now = LastTime(inputs, signatures[node], upstream, fingerprint)
-        last = self._last.pop(key, None)
-        self._last[key] = now
-        if len(self._last) > self._limit:
-            self._last.popitem(last=False)
-        found: dict[str, Any] = {"class_type": call.kind, "cached": False, "reason": "first run"}
+                break
+        last = self._last.get(key)
+        self._last[key] = LastTime(inputs, fingerprint, signatures)
         if last is None:
-            return found
-        if last.signature == now.signature:
-            found["reason"] = "evicted"
-            return found
-        changed = [] if _same(last.inputs, inputs) else _differences(last.inputs, inputs)
-        others = [one for one, signature in upstream.items() if last.upstream.get(one, signature) != signature]
-        if changed:
-            found["reason"], found["changed"] = "input changed", changed
-        elif not _same(last.fingerprint, fingerprint):
+            return {"class_type": call.kind, "cached": False, "reason": "first run"}
+        old = last.signatures
+        if old[node] == signatures[node]:
+            return {"class_type": call.kind, "cached": False, "reason": "evicted"}
+        found: dict[str, Any] = {"class_type": call.kind, "cached": False, "reason": "never equal"}
+        links = [value.node for value in inputs.values() if type(value) is Link]
+        others = [one for one in links if old.get(one, signatures[one]) != signatures[one]]
+        if others:
+            found["reason"], found["upstream"] = "upstream changed", list(dict.fromkeys(others))
+        if last.fingerprint is not fingerprint and not _same(last.fingerprint, fingerprint):
             found["reason"] = "is_changed"
             found["changed"] = [{"input": "is_changed", "from": _plain(last.fingerprint), "to": _plain(fingerprint)}]
-        elif others:
-            found["reason"] = "upstream changed"
-        else:
-            found["reason"] = "never equal"
-        if others:
-            found["upstream"] = others
+        if not _same(last.inputs, inputs):
+            found["reason"], found["changed"] = "input changed", _differences(last.inputs, inputs)
         return found
 
 

@@ -75,6 +75,7 @@ def start(
     """
     results: list[Given | Any] = []
     told = ""
+    may_wait = prepared.source is not None or prepared.schema.asynchronous
     for i, kwargs in enumerate(arguments(inputs, prepared.schema.input_is_list)):
         enter(i)
         found = _blocker(kwargs) if blockers else None
@@ -83,7 +84,7 @@ def start(
             results.append(Given((Blocker(),) * len(prepared.list_slots)))  # told once, silent from here on (B2)
             continue
         result = function(**kwargs)
-        if inspect.isawaitable(result):
+        if may_wait and inspect.isawaitable(result):
             results.append(begin(result))
         else:
             results.append(unpack(result, prepared))

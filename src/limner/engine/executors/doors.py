@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from limner.graph import Run
-from limner.graph.run import ProgressSink
 
 
 class EngineRun(Run):
     """A `Run` whose memory manager is made when it is first reached: most nodes never do, and it imports torch."""
 
-    def __init__(
-        self,
-        prompt_id: str,
-        node_id: str,
-        settings: Any,
-        store: Any,
-        memory_of: Callable[[], Any],
-        sink: ProgressSink,
-        prompt: Mapping[str, Any],
-        extra_pnginfo: Mapping[str, Any] | None,
-        list_index: int | None = None,
-    ) -> None:
+    def __init__(self, shared: Mapping[str, Any], node_id: str, list_index: int = 0) -> None:
+        """shared: the fields that are alike for all nodes of a run, and `_memory_of`, which makes the manager."""
         # Straight into the instance: a frozen dataclass sets field by field, which is slow for something made per node.
-        self.__dict__.update(
-            prompt_id=prompt_id,
-            node_id=node_id,
-            settings=settings,
-            store=store,
-            _memory_of=memory_of,
-            sink=sink,
-            prompt=prompt,
-            extra_pnginfo=extra_pnginfo,
-            list_index=list_index,
-        )
+        self.__dict__.update(shared)
+        self.__dict__["node_id"] = node_id
+        self.__dict__["list_index"] = list_index
 
     @property
     def memory(self) -> Any:
@@ -44,5 +25,4 @@ class EngineRun(Run):
 
     def at(self, list_index: int) -> EngineRun:
         """The same run in that one of the mapped calls (rule A3)."""
-        fields = {name: value for name, value in self.__dict__.items() if name not in ("_memory_of", "list_index")}
-        return EngineRun(**fields, memory_of=self.__dict__["_memory_of"], list_index=list_index)
+        return EngineRun(self.__dict__, self.node_id, list_index)

@@ -18,8 +18,8 @@ from limner.graph.source import CompanionName
 class Prepared:
     """A node kind ready to be called: what of its schema each call needs, and its function.
 
-    function, companions: of a built-in kind. source: where a kind comes from that is a class of a pack; it then gives
-    the function and the companions for an instance.
+    function, companions: of a built-in kind. simple: it takes and gives plain values, at once. source: where a kind
+    comes from that is a class of a pack; it then gives the function and the companions for an instance.
     """
 
     schema: Schema
@@ -30,6 +30,7 @@ class Prepared:
     lazy: frozenset[str]
     list_slots: tuple[bool, ...]
     any_list: bool
+    simple: bool = False
     source: NodeSource | None = None
 
     def companion(self, name: CompanionName, instance: Any | None = None) -> Callable[..., Any] | None:
@@ -82,6 +83,8 @@ def prepare(schema: Schema, source: NodeSource | None = None) -> Prepared:
         lazy=frozenset(name for name, port in ports.items() if port.lazy) if has_lazy else frozenset(),
         list_slots=slots,
         any_list=any(slots),
+        simple=source is None
+        and not (has_lazy or any(slots) or schema.run_parameter or schema.input_is_list or schema.asynchronous),
         source=source,
     )
 

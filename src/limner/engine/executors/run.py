@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +70,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Pending:
-    """A node that was called and is not over: its coroutines run, or the graph it returned does.
+    """A node that was called and may not be over: its coroutines run, or the graph it returned does.
 
     results: what each call gave, or its task. told: the message of a Blocker that it received. began: when it was
-    entered, by the performance counter.
+    entered, by the performance counter. plain: it was called once and is over. expanded: it has returned a graph.
     """
 
     prepared: Prepared
@@ -81,8 +81,8 @@ class Pending:
     results: list[Any]
     told: str
     began: float
+    plain: bool = False
     expanded: bool = False
-    made: set[str] = field(default_factory=set)
 
 
 class PromptRun:
@@ -109,8 +109,10 @@ class PromptRun:
         self.blockers = False
         self.at = ""
         self.stored = job.prompt
+        self._shared = self.share()
         self._stack = contextlib.ExitStack()
         self._inference = False
+        self._by_origin = False
         self._on_loop = False
         self._ports: dict[str, tuple[Container[str], frozenset[str]]] = {}
         self._prepared: dict[str, Prepared] = {}
@@ -174,9 +176,11 @@ class PromptRun:
         job.parsed = None
         self.at = job.outputs[0] if job.outputs else ""
         executor.instances.begin(self.prompt, job.owner)
+        executor.reasons.trim()
         await self.look_at_kinds(self.prompt)
         await self.take_fingerprints(self.prompt)
         salt = b"" if job.owner is None else b"o" + job.owner.encode()
+        self._by_origin = hasattr(cache, "version")
         version, stamp = getattr(cache, "version", None), getattr(cache, "stamp", None)
         self.signer = Signer(self.prompt, self.schemas, self.fingerprint, salt, version, stamp)
         for node in self.prompt:
@@ -226,19 +230,22 @@ class PromptRun:
                     shown = node if made is None else made.display
                     self.hub.push(Executing(self.job.prompt_id, self.client, node, shown))
                 self.progress.check()
-                prepared = self.prepared(spec.kind)
-                self.enter_inference()
+                prepared = self._prepared.get(spec.kind) or self.prepared(spec.kind)
+                if not self._inference:
+                    self.enter_inference()
                 if prepared.lazy and await self.wait_for_lazy(node, spec, prepared):
                     return False
                 self.gather(node, spec, prepared, inputs)
                 pending = self.call(node, prepared, inputs)
-                if pending is None:
-                    return False
             else:
                 inputs = pending.inputs
-            called = await self.collect(node, pending)
-            if called is None:
-                return False
+            if pending.plain:
+                called = gather(pending.results, pending.prepared)
+            else:
+                found = await self.collect(node, pending)
+                if found is None:
+                    return False
+                called = found
         except ResultGone as gone:
             if pending is not None:
                 self.pending[node] = pending
@@ -250,22 +257,25 @@ class PromptRun:
         self.finish(node, pending, called)
         return True
 
-    def call(self, node: str, prepared: Prepared, inputs: dict[str, list[Any]]) -> Pending | None:
-        """Call a node for each mapped element. Returns None when it is parked until its coroutines are done."""
-        run = self.make_run(node)
-        parameter, function = prepared.schema.run_parameter, prepared.function
-        given = {**inputs, parameter: [run]} if parameter else inputs
-        foreign = prepared.source is not None
-        if prepared.source is not None:
-            function = prepared.source.function(prepared.schema.kind, self.instance(node, prepared))
-
-        def enter(place: int) -> None:
-            self.progress.check()
-            CURRENT_RUN.set(run.at(place) if place or foreign else run)
-
+    def call(self, node: str, prepared: Prepared, inputs: dict[str, list[Any]]) -> Pending:
+        """Call a node for each mapped element."""
+        run = EngineRun(self._shared, node)
         began = perf_counter()
         try:
-            started = start(prepared, function, given, self.blockers, enter, self.tasks.begin)
+            if prepared.simple and not self.blockers and all(len(values) == 1 for values in inputs.values()):
+                CURRENT_RUN.set(run)
+                given = unpack(prepared.function(**{name: values[0] for name, values in inputs.items()}), prepared)
+                return Pending(prepared, inputs, [given], "", began, given.expansion is None)
+            parameter, function = prepared.schema.run_parameter, prepared.function
+            given_inputs = {**inputs, parameter: [run]} if parameter else inputs
+            if prepared.source is not None:
+                function = prepared.source.function(prepared.schema.kind, self.instance(node, prepared))
+
+            def enter(place: int) -> None:
+                self.progress.check()
+                CURRENT_RUN.set(run.at(place) if place else run)
+
+            started = start(prepared, function, given_inputs, self.blockers, enter, self.tasks.begin)
         finally:
             CURRENT_RUN.set(None)
         return Pending(prepared, inputs, started.results, started.told, began)
@@ -393,6 +403,9 @@ class PromptRun:
 
     def keep(self, node: str, entry: Entry, seconds: float, schema: Schema) -> None:
         """Put a result into the cache, with what policies ask about it."""
+        if not (self._by_origin or self.dynamic.made):
+            self.cache.put(self.signer.signatures[node], entry)
+            return
         made = self.dynamic.made.get(node)
         owner = None if made is None else (made.real, self.prompt[made.real].kind)
         lasting = not schema.not_idempotent and node not in self.signer.fleeting
@@ -565,18 +578,20 @@ class PromptRun:
 
     def make_run(self, node: str) -> EngineRun:
         """The node's door to the engine."""
-        executor, extra = self.executor, self.job.extra_data.get("extra_pnginfo")
-        return EngineRun(
-            prompt_id=self.job.prompt_id,
-            node_id=node,
-            settings=executor.settings,
-            store=self.store,
-            memory_of=executor.memory_manager,
-            sink=self.progress,
-            prompt=self.stored,
-            extra_pnginfo=extra if isinstance(extra, dict) else None,
-            list_index=0,
-        )
+        return EngineRun(self._shared, node)
+
+    def share(self) -> dict[str, Any]:
+        """What the doors of all nodes have in common."""
+        extra = self.job.extra_data.get("extra_pnginfo")
+        return {
+            "prompt_id": self.job.prompt_id,
+            "settings": self.executor.settings,
+            "store": self.store,
+            "_memory_of": self.executor.memory_manager,
+            "sink": self.progress,
+            "prompt": self.stored,
+            "extra_pnginfo": extra if isinstance(extra, dict) else None,
+        }
 
     def instance(self, node: str, prepared: Prepared) -> Any:
         """The instance of a node whose kind is a class of a pack."""
@@ -607,6 +622,7 @@ class PromptRun:
         if known and calls is self.prompt:
             stored = self.stored
             self.stored = {**stored, **{node: {**stored[node], "is_changed": value} for node, value in known.items()}}
+            self._shared = self.share()
 
     async def ask_fingerprint(self, node: str, spec: NodeCall) -> Any:
         """What the kind's `changes_when` says; a failure is logged and never equal."""
