@@ -79,6 +79,8 @@ async def answer(request: web.Request, handler: Handler, limit: int) -> web.Stre
         raise  # The client went away: there is nobody to answer.
     except Exception as error:
         log.exception("%s %s failed.", request.method, request.rel_url.raw_path)
+        if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket" and request.transport is not None:
+            request.transport.abort()  # on an open socket an answer would be taken for a frame
         why = f"{type(error).__name__}: {error}"
         return problem(LimnerError("The server failed at this request.", why, "The log has the details."), 500)
 

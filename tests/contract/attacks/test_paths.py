@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,17 @@ def default_of(port: Any) -> Any:
     return port.options.get("default", port.choices[0] if port.choices else None)
 
 
-def kinds_with_names() -> list[tuple[str, str, dict[str, Any]]]:
-    """Every built-in node kind and input that takes a file's name or path, with the other inputs filled in."""
+@cache
+def nodes() -> Any:
     from limner.engine import NodeRegistry
 
-    registry = NodeRegistry.open()
+    return NodeRegistry.open()
+
+
+@cache
+def kinds_with_names() -> list[tuple[str, str, dict[str, Any]]]:
+    """Every built-in node kind and input that takes a file's name or path, with the other inputs filled in."""
+    registry = nodes()
     found = []
     for kind in registry.kinds():
         schema = registry.get(kind)
@@ -174,9 +181,7 @@ LINKS = {
 
 def prompt_of(kind: str, name: str, rest: dict[str, Any], text: str) -> dict[str, Any]:
     """A prompt that runs that kind with that name, its pictures and latents linked, its result shown."""
-    from limner.engine import NodeRegistry
-
-    schema = NodeRegistry.open().get(kind)
+    schema = nodes().get(kind)
     assert schema is not None
     links = {
         port.name: [str(port.kind), 0] for port in schema.inputs if str(port.kind) in LINKS and port.name not in rest
@@ -192,8 +197,6 @@ NODES = ("up", "far up", "absolute", "backslashes", "annotated", "link", "link t
 
 
 def test_no_node_reads_or_writes_outside(live: Live) -> None:
-    from limner.engine import NodeRegistry  # noqa: F401
-
     started = []
     for kind, name, rest in kinds_with_names():
         for payload in NODES:

@@ -73,7 +73,7 @@ def check_kind(kind: str) -> str:
 async def upload_image(request: Request) -> Response:
     """Keep an uploaded file, of any type."""
     form = await read_form(request)
-    return await keep(request, form, uploaded(form).file.read())
+    return await keep(request, form, await asyncio.to_thread(uploaded(form).file.read))
 
 
 async def upload_mask(request: Request) -> Response:
@@ -83,7 +83,7 @@ async def upload_mask(request: Request) -> Response:
     if not isinstance(reference, str):
         raise BadInput("`original_ref` is missing.", why="It names the picture that the mask belongs to.")
     original = locate_original(request, reference)
-    mask = uploaded(form).file.read()
+    mask = await asyncio.to_thread(uploaded(form).file.read)
     data = await asyncio.to_thread(media.combine_mask, original, mask)
     return await keep(request, form, data)
 
