@@ -215,6 +215,29 @@ async def kinds_until_idle(socket):
     return seen
 
 
+async def test_a_replaced_send_sync_sees_what_the_engine_tells(served):
+    from server import PromptServer
+
+    await served.packs.wait()
+    instance = PromptServer.instance
+    seen = []
+    original = instance.send_sync
+
+    def spy(event, data, sid=None):
+        seen.append((event, sid))
+        original(event, data, sid)
+
+    instance.send_sync = spy
+    async with served.client.ws_connect("/ws?clientId=me") as mine:
+        async with served.client.post("/prompt?wait=true", json={"prompt": PROMPT, "client_id": "me"}) as reply:
+            assert reply.status == 200
+        kinds = await kinds_until_idle(mine)
+    assert ("execution_start", "me") in seen
+    assert ("mine.said", "me") in seen
+    assert kinds.count("execution_start") == 1
+    assert kinds.count("mine.said") == 1
+
+
 async def test_on_prompt_handlers_change_the_body(served):
     from server import PromptServer
 
@@ -334,3 +357,12 @@ async def test_a_replaced_built_in_node_runs(place, builtins):
         async with served.client.post("/prompt?wait=true", json={"prompt": prompt}) as reply:
             found = await reply.json()
         assert found["outputs"] == {"1": {"text": ["mine"]}}, found
+
+
+def test_a_workflow_of_a_pack_s_nodes_runs_without_a_server(place):
+    from limner.cli.run import run
+
+    place.pack("served", PACK, **{"js/one__js": ""})
+    file = place.base / "workflow.json"
+    file.write_text(json.dumps(PROMPT))
+    assert list(run(file, settings=place.settings)) == ["HI"]

@@ -10,14 +10,17 @@ import struct
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import aiohttp
 from aiohttp import web
 
 from limner.compat.homes.execution import PromptQueue
 from limner.compat.host import Host, current
+from limner.engine.events import Event, Preview
 from limner.engine.previews import encode_preview
 from limner.errors import LimnerError
 from limner.graph import CURRENT_RUN
@@ -65,6 +68,14 @@ class Wire(Protocol):
         """What a client said it can do."""
 
 
+@dataclass(frozen=True, slots=True)
+class PackMessage(Event):
+    """A message of a pack in its place among the engine's events. send: what sends it, on the event loop."""
+
+    type: ClassVar[str] = "pack_message"
+    send: Callable[[], None] = lambda: None
+
+
 class _Instance(type):
     """Gives `PromptServer.instance`: the one of the host that is installed."""
 
@@ -101,7 +112,6 @@ class PromptServer(metaclass=_Instance):
         self.supports = ["custom_nodes_from_web"]
         self.client_session: Any = None
         self.messages: asyncio.Queue[Any] = asyncio.Queue()
-        self.last_prompt_id: str | None = None
         self.user_manager = UserManager(self._host)
         self.model_file_manager: Any = None
         self.custom_node_manager: Any = None
@@ -111,12 +121,33 @@ class PromptServer(metaclass=_Instance):
         self.address = self._host.settings.listen.partition(",")[0]
         self.port = self._host.settings.port
         self._given: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._mirrored = threading.local()
 
     def attach(self, loop: asyncio.AbstractEventLoop, wire: Wire) -> None:
         """From now on there are a loop and sockets."""
         self._own_loop = loop
         self._wire = wire
+        if self._host.engine is not None:
+            self._host.engine.events.subscribe(self._mirror)
+
+    def _mirror(self, event: Any) -> None:
+        """Send what packs told, and show the engine's events to whoever has replaced `send_sync`.
+
+        The latter are on their way to the clients already.
+        """
+        if isinstance(event, PackMessage):
+            event.send()
+            return
+        replaced = "send_sync" in vars(self) or type(self).send_sync is not _SEND_SYNC
+        if not replaced or isinstance(event, Preview):
+            return
+        self._mirrored.now = True
+        try:
+            self.send_sync(event.type, event.data(), event.client_id)
+        except Exception:  # a pack's code must not stop events
+            log.warning("A replaced send_sync failed at %s.", event.type, exc_info=True)
+        finally:
+            self._mirrored.now = False
 
     # What packs read
 
@@ -142,6 +173,18 @@ class PromptServer(metaclass=_Instance):
     @client_id.setter
     def client_id(self, value: str | None) -> None:
         self._given["client_id"] = value
+
+    @property
+    def last_prompt_id(self) -> str | None:
+        """The prompt that runs, or ran last."""
+        job = self._running()
+        if job is not None:
+            self._given["last_prompt_id"] = job.prompt_id
+        return self._given.get("last_prompt_id")
+
+    @last_prompt_id.setter
+    def last_prompt_id(self, value: str | None) -> None:
+        self._given["last_prompt_id"] = value
 
     @property
     def last_node_id(self) -> str | None:
@@ -189,15 +232,22 @@ class PromptServer(metaclass=_Instance):
     def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send soon, from any thread: a text frame for a name, a binary frame for an event id."""
         wire, loop = self._wire, self._own_loop
-        if wire is None or loop is None or loop.is_closed():
+        if wire is None or loop is None or loop.is_closed() or getattr(self._mirrored, "now", False):
             return
         if isinstance(event, int):
-            frame = self._frame(event, data)
-            loop.call_soon_threadsafe(wire.send_bytes, frame, sid)
+            self._deliver(partial(wire.send_bytes, self._frame(event, data), sid))
         elif isinstance(data, bytes | bytearray):
             log.warning("The message %r is bytes without an event id; it is not sent.", event)
         else:
-            loop.call_soon_threadsafe(wire.send, str(event), data, sid)
+            self._deliver(partial(wire.send, str(event), data, sid))
+
+    def _deliver(self, send: Callable[[], None]) -> None:
+        """Send on the event loop, after what the engine told before."""
+        engine, run = self._host.engine, CURRENT_RUN.get()
+        if engine is not None:
+            engine.events.push(PackMessage(run.prompt_id if run is not None else "", None, send))
+        elif self._own_loop is not None:
+            self._own_loop.call_soon_threadsafe(send)
 
     def _frame(self, event: int, data: Any) -> bytes:
         if event == BinaryEventTypes.UNENCODED_PREVIEW_IMAGE:
@@ -296,6 +346,9 @@ class PromptServer(metaclass=_Instance):
         del verbose
         if call_on_start is not None:
             call_on_start("http", *addresses[0])
+
+
+_SEND_SYNC = PromptServer.send_sync
 
 
 class UserSettings:
