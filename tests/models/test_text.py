@@ -37,6 +37,14 @@ def test_another_padding_id_leaves_one_end_token():
     assert ids(tiny_tokenizer(max_length=6, pad=0).rows("cat")[0]) == [START, CAT, END, 0, 0, 0]
 
 
+def test_padding_may_stand_before_the_prompt():  # seed-S24
+    plain, left = (tiny_tokenizer(pad=0, max_length=8, pad_left=one).rows("cat dog")[0] for one in (False, True))
+    assert ids(plain) == [START, CAT, DOG, END, 0, 0, 0, 0]
+    assert left == [(0, 1.0, 0)] * 4 + plain[:4]
+    shortest = tiny_tokenizer(pad=0, pad_to_max=False, min_length=6, pad_left=True).rows("cat")[0]
+    assert ids(shortest) == [0, 0, 0, START, CAT, END]
+
+
 def test_without_padding_a_row_is_as_long_as_its_words_or_the_least_length():
     assert ids(tiny_tokenizer(pad_to_max=False).rows("cat")[0]) == [START, CAT, END]
     assert ids(tiny_tokenizer(pad_to_max=False, min_length=5).rows("cat")[0]) == [START, CAT, END, END, END]

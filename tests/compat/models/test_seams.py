@@ -201,3 +201,19 @@ def test_the_text_encoder_is_loaded_by_a_packs_function(parts, replaced):
 
 def test_guidance_still_follows_the_text(parts):
     assert not torch.equal(sampled(parts.model, positive=text(1)), sampled(parts.model, positive=text(2)))
+
+
+def test_names_that_left_the_chroma_layers_are_still_importable(base):  # seed-S21
+    from comfy.ldm.chroma.layers import DoubleStreamBlock, SingleStreamBlock
+
+    from limner.errors import LimnerError
+
+    for cls in (DoubleStreamBlock, SingleStreamBlock):
+
+        class Mine(cls):
+            pass
+
+        with pytest.raises(LimnerError, match="Chroma"):
+            cls(64, 2)
+        assert not isinstance(object(), cls)
+        assert issubclass(Mine, cls)

@@ -103,7 +103,7 @@ def parse_tokenizer(data: str, source: str) -> Tokenizer:
 class ClipTokenizer:
     """Prompts to rows of tokens, as long as the text encoder takes them.
 
-    A row is a start token, tokens of the prompt, an end token, then padding. A prompt that is too long for one row
+    A row is a start token, tokens of the prompt, an end token, then padding (or padding first). A prompt that is too long for one row
     goes on in the next.
     """
 
@@ -114,6 +114,7 @@ class ClipTokenizer:
     max_length: int = 77  # tokens in a row, with start and end
     min_length: int = 0  # a row is padded to this
     pad_to_max: bool = True  # or to max_length
+    pad_left: bool = False  # padding stands before the prompt instead of behind it
 
     @classmethod
     def installed(cls, pad: int = 49407) -> ClipTokenizer:
@@ -175,7 +176,8 @@ class ClipTokenizer:
         for row in rows:
             row.append((self.end, 1.0, 0))
             length = self.max_length if self.pad_to_max else self.min_length
-            row.extend([(self.pad, 1.0, 0)] * (length - len(row)))
+            padding: Row = [(self.pad, 1.0, 0)] * (length - len(row))
+            row[:] = [*padding, *row] if self.pad_left else [*row, *padding]
         return rows
 
 
