@@ -41,12 +41,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
-    """A server of its own, its process, and when it was started."""
+def running(base: str | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
+    """A server of its own, its process, and when it was started. base: its folder, a new one by default."""
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         start = perf_counter()
-        command = [*COMMAND, "--port", str(port), "--base-directory", folder]
+        command = [*COMMAND, "--port", str(port), "--base-directory", base or folder]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield f"http://127.0.0.1:{port}", process, start

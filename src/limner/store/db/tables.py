@@ -42,12 +42,14 @@ jobs = Table(
     Index("ix_jobs_prompt_id", "prompt_id"),
     Index("ix_jobs_finished", "finished"),
     Index("ix_jobs_open", "status", **_where("finished IS NULL")),
-    # Pages of finished jobs and their counts are read from these alone, however many jobs there are.
-    Index("ix_jobs_created", "create_time", "finished", "status", **_where("finished IS NOT NULL")),
-    Index("ix_jobs_duration", "duration", "finished", "status", **_where("finished IS NOT NULL")),
     Index("ix_jobs_workflow", "workflow_id", "finished", **_where("workflow_id IS NOT NULL")),
     Index("ix_jobs_owner", "owner", "finished", **_where("owner IS NOT NULL")),
 )
+
+# Pages of finished jobs are read from these alone, newest or longest first, however many jobs there are.
+_finished = _where("finished IS NOT NULL")
+Index("ix_jobs_created", jobs.c.create_time.desc(), jobs.c.finished, jobs.c.status, **_finished)
+Index("ix_jobs_duration", jobs.c.duration.desc(), jobs.c.finished, jobs.c.status, **_finished)
 
 job_items = Table(
     "job_items",

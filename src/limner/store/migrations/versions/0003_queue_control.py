@@ -38,8 +38,9 @@ def upgrade() -> None:
     )
     op.drop_index("ix_jobs_status", "jobs")
     op.create_index("ix_jobs_open", "jobs", ["status"], **_where("finished IS NULL"))
-    op.create_index("ix_jobs_created", "jobs", ["create_time", "finished", "status"], **_where(FINISHED))
-    op.create_index("ix_jobs_duration", "jobs", ["duration", "finished", "status"], **_where(FINISHED))
+    newest, longest = sa.text("create_time DESC"), sa.text("duration DESC")
+    op.create_index("ix_jobs_created", "jobs", [newest, "finished", "status"], **_where(FINISHED))
+    op.create_index("ix_jobs_duration", "jobs", [longest, "finished", "status"], **_where(FINISHED))
     op.create_index("ix_jobs_workflow", "jobs", ["workflow_id", "finished"], **_where("workflow_id IS NOT NULL"))
     op.create_index("ix_jobs_owner", "jobs", ["owner", "finished"], **_where("owner IS NOT NULL"))
 
