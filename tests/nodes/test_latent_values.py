@@ -19,6 +19,7 @@ from tests.nodes.make import ramp
         (latent_empty.ltxv(64, 96, 97), (1, 128, 13, 3, 2)),
         (latent_empty.ace_step(10.0, 3), (3, 8, 16, 107)),
         (latent_empty.stable_audio(47.6), (1, 64, 1024)),
+        (latent_empty.hunyuan_3d(3072, 2), (2, 64, 3072)),
     ],
 )
 def test_blank_latents_have_the_shapes_of_their_families(made, shape):

@@ -183,6 +183,23 @@ def stable_audio(
     return {**blank(batch_size, 64, round(seconds * 44100 / 2048 / 2) * 2), "type": "audio"}
 
 
+@node(
+    "EmptyLatentHunyuan3Dv2",
+    category="latent/3d",
+    title="EmptyLatentHunyuan3Dv2",
+    python_module="comfy_extras.nodes_hunyuan3d",
+)
+def hunyuan_3d(
+    resolution: Annotated[int, Int(min=1, max=8192)] = 3072,
+    batch_size: Batch = 1,
+) -> Latent:
+    """A blank shape of 64 channels and so many tokens.
+
+    batch_size: how many.
+    """
+    return {**blank(batch_size, 64, resolution), "type": "hunyuan3dv2"}
+
+
 @empty_node("TrimVideoLatent", category="latent/video", python_module="comfy_extras.nodes_wan")
 def trim_video(samples: Latent, trim_amount: Annotated[int, Int(min=0, max=99999)] = 0) -> Latent:
     """A video without its first latent frames.
