@@ -653,6 +653,20 @@ def test_a_replaced_previewer_is_what_samplers_use(running):
     assert running.sink.seen == [("7", 1, 4, "picture")]
 
 
+def test_a_method_of_previews_that_a_pack_chooses_is_used(running):
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    from limner.nodes import _previewers
+    from limner.sampling.latent import LatentFormat
+
+    sd15 = LatentFormat(channels=4, scale_factor=0.18215, preview="SD15")
+    assert _previewers.get_previewer("cpu", sd15) is None
+    args.preview_method = LatentPreviewMethod.Latent2RGB
+    assert isinstance(_previewers.get_previewer("cpu", sd15), _previewers.Latent2RGBPreviewer)
+    args.preview_method = LatentPreviewMethod.NoPreviews
+    assert _previewers.get_previewer("cpu", sd15) is None
+
+
 def test_the_front_end_manager_knows_the_installed_one(compat):
     from app.frontend_management import FrontendManager
 

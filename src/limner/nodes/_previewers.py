@@ -79,11 +79,17 @@ def preview_to_image(latent_image: Tensor) -> Picture:
     return to_picture(latent_image.movedim(-1, 0))
 
 
+def chosen_method(run: Run) -> str:
+    """How previews are made: none, auto, latent2rgb or taesd. Node packs choose another while the program runs."""
+    method: str = run.settings.preview_method
+    return method
+
+
 def get_previewer(device: Any, latent_format: LatentFormat) -> LatentPreviewer | None:
     """The previewer that the settings ask for, None for none or when there is none for this kind of latent."""
     del device  # the memory manager places the decoder
     run = CURRENT_RUN.get()
-    method = "none" if run is None else run.settings.preview_method
+    method = "none" if run is None else chosen_method(run)
     if run is None or method == "none":
         return None
     decoder = tiny_decoder(run, latent_format.taesd) if method == "taesd" else None

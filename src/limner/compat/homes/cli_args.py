@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from limner.compat.finder import current as current_finder
 from limner.compat.host import Host, current
 from limner.settings import add_flags
 
@@ -80,7 +81,15 @@ def is_valid_directory(path: str) -> str:
 
 
 class Args(argparse.Namespace):
-    """Every flag by name. Packs read them; what they set is what other packs read."""
+    """Every flag by name. Packs read them; what they set is what other packs read, and how previews are made."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        chosen = name == "preview_method" and hasattr(self, name)
+        super().__setattr__(name, value)
+        finder = current_finder() if chosen else None
+        if finder is not None:
+            method = str(getattr(value, "value", value))
+            finder.set_seam(("limner.nodes._previewers", "chosen_method"), lambda _: method)
 
     def get(self, name: str, default: Any = None) -> Any:
         """A flag, or the default."""
