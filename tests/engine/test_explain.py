@@ -13,7 +13,7 @@ class Tracked(classes.Node):
 
 
 async def explained(b, raw):
-    """Run a prompt; the nodes of its explanation."""
+    """Run a prompt; the nodes of its explanation, without how long each took."""
     kept = []
     jobs = b.engine.store.jobs
     finish = jobs.finish
@@ -24,7 +24,8 @@ async def explained(b, raw):
         jobs.finish = finish
     (found,) = kept
     assert json.loads(json.dumps(found)) == found
-    return found["nodes"]
+    assert all(why["cached"] or why["seconds"] >= 0 for why in found["nodes"].values())
+    return {node: {key: why[key] for key in why if key != "seconds"} for node, why in found["nodes"].items()}
 
 
 def chain(text="x", tail="t"):

@@ -395,7 +395,9 @@ class PromptRun:
         self.keep(node, entry, seconds, pending.prepared.schema)
         self.executed.append(node)
         spec, fingerprint = self.prompt[node], self._fingerprints.get(node)
-        self.explained[node] = self.executor.reasons.ran(node, spec, self.signer.signatures, fingerprint)
+        why = self.executor.reasons.ran(node, spec, self.signer.signatures, fingerprint)
+        why["seconds"] = round(seconds, 6)
+        self.explained[node] = why
         self.progress.leave(node)
         if not self.cache.steady:
             self.cache.poll(self.held)
