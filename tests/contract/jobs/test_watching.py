@@ -138,3 +138,16 @@ async def test_a_client_that_leaves_is_counted_too(tmp_path):
     with contextlib.suppress(asyncio.CancelledError):
         await make_counter(found)(request, leaves)
     assert any('status="499"' in line for line in found.lines())
+
+
+async def test_runs_and_seconds_of_nodes_are_counted_by_class_and_results_from_the_cache_too(tmp_path):
+    async with served(tmp_path) as s:
+        prompt = shown("Say", text="x")
+        for _ in range(2):
+            await s.post("/prompt?wait=true", {"prompt": prompt})
+        text = await metrics(s)
+        assert value(text, 'limner_node_runs_total{class="Say"}') == 1
+        assert value(text, 'limner_node_seconds_total{class="Say"}') >= 0
+        assert value(text, "limner_cache_hits_total") >= 1
+        explained = (await s.get(f"/api/jobs/{(await s.get('/api/jobs'))[1]['jobs'][0]['id']}/explain"))[1]
+        assert explained["nodes"]["2"]["cached"] is True
