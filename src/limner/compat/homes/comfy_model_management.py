@@ -550,10 +550,9 @@ def offload(module: nn.Module) -> nn.Module:
 
 def interrupt_current_processing(value: bool = True) -> None:
     """Interrupt the running prompt. Raises LimnerError where there is no engine."""
-    engine = host()
     if not value:
         return
-    stop = getattr(engine, "interrupt", None)
+    stop = getattr(getattr(host(), "engine", None), "interrupt", None)
     if stop is None:
         raise LimnerError("Nothing can be interrupted.", why="No engine runs in this process.")
     stop()
