@@ -227,6 +227,7 @@ class RamCache(LruCache):
         self._available = available or free_memory
         self._interval = interval
         self._polled = 0.0
+        self._collected = 0.0
 
     def poll(self, held: Callable[[], Collection[bytes]]) -> None:
         """Make room if there is too little; looks at most every `interval` seconds."""
@@ -234,9 +235,11 @@ class RamCache(LruCache):
         if now - self._polled < self._interval:
             return
         self._polled = now
-        if self._available() >= self._headroom:
+        if not self._entries or self._available() >= self._headroom:
             return
-        gc.collect()
+        if now - self._collected >= COLLECT_INTERVAL:
+            self._collected = now
+            gc.collect()
         kept_by_run = held()
         places = {signature: place for place, signature in enumerate(self._entries)}
         order = sorted(places, key=lambda one: (-self._score(self._entries[one]), places[one]))
@@ -253,6 +256,8 @@ class RamCache(LruCache):
 
 GB = 1024**3
 AGEING = 1.3
+COLLECT_INTERVAL = 1.0
+"""Seconds between two collections of cyclic garbage while there is too little memory."""
 ENOUGH = 1.1
 """Once there is too little memory, room is made for a tenth more than is to stay free."""
 TENSOR_SHARE = 0.5

@@ -107,3 +107,14 @@ def test_bytes_have_a_signature():
     assert signed(b"a") == signed(b"a") != signed(b"b")
     assert signed([b"a", {"k": b"b"}]) == signed([b"a", {"k": b"b"}]) != signed([b"a", {"k": b"c"}])
     assert signed([object()]) != signed([object()])
+
+
+def test_merged_hooks_keep_the_entries_of_the_first_first():
+    """Rule Z10: nested too."""
+    from limner.sampling.wrappers import merge_nested_dicts
+
+    first = {"wrappers": {"sample": {None: ["a"]}}, "list": [1]}
+    second = {"wrappers": {"sample": {None: ["b"], "key": ["c"]}}, "list": [2]}
+    merged = merge_nested_dicts(first, second)
+    assert merged == {"wrappers": {"sample": {None: ["a", "b"], "key": ["c"]}}, "list": [1, 2]}
+    assert first["wrappers"]["sample"] == {None: ["a"]}
