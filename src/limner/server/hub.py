@@ -148,12 +148,12 @@ class Hub:
 
     def send(self, kind: str, data: Any, sid: str | None = None) -> None:
         """Send `{"type": kind, "data": data}` to one client, or to all. Event loop only."""
-        _put([socket for socket in self._sockets.values() if sid in (None, socket.sid)], wire.text(kind, data))
+        _put(self._receivers(sid), wire.text(kind, data))
 
     def send_bytes(self, data: bytes, sid: str | None = None) -> None:
         """Send a binary frame to one client, or to all. Event loop only."""
         message = Message(binary_frame(data))
-        _put([socket for socket in self._sockets.values() if sid in (None, socket.sid)], message)
+        _put(self._receivers(sid), message)
 
     def sockets(self) -> Mapping[str, Socket]:
         """The open sockets by id."""
@@ -166,7 +166,7 @@ class Hub:
             if not self._sockets or not isinstance(event, wire.FOR_ALL):
                 return
             # An owner's prompt without a client: its own sockets and administrators' hear of it.
-            receivers = [one for one in self._sockets.values() if sid is None or one.owner in (None, sid[:-1])]
+            receivers = self._receivers(sid)
         elif (one := self._sockets.get(sid)) is not None:
             receivers = [one]
         else:
@@ -185,6 +185,16 @@ class Hub:
             plain = [socket for socket in receivers if not socket.reads_metadata]
             if plain and held.node == event.node:
                 _put(plain, wire.preview_plain(held))
+
+    def _receivers(self, sid: str | None) -> list[Socket]:
+        """The sockets that a name means: a client's; with None everyone's; an owner's and administrators' for the bare
+        name of the owner.
+        """
+        if sid is None:
+            return list(self._sockets.values())
+        if sid.endswith("\0"):
+            return [one for one in self._sockets.values() if one.owner in (None, sid[:-1])]
+        return [one for one in self._sockets.values() if one.sid == sid]
 
     def _tell_status(self, event: StatusChanged, receivers: list[Socket]) -> None:
         """Everyone hears how many prompts are left; an API key's sockets only of its own."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import ClientSession
 
 from limner.server.app import all_routes
 from limner.server.openapi import VARIABLE
@@ -16,6 +19,7 @@ MARK = "belongs-to-ann"
 SHOW = {"1": {"class_type": "PreviewAny", "inputs": {"source": MARK}}}
 PACK = """
 import os, folder_paths
+from server import PromptServer
 
 class Writer:
     @classmethod
@@ -28,6 +32,7 @@ class Writer:
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(text, folder_paths.get_output_directory())
         with open(os.path.join(folder, name + ".txt"), "w") as file:
             file.write(text)
+        PromptServer.instance.send_sync("from_pack", {"text": text})
         return {"ui": {"files": [{"filename": name + ".txt", "subfolder": subfolder, "type": "output"}]}}
 
 NODE_CLASS_MAPPINGS = {"OwnedWriterTest": Writer}
@@ -116,6 +121,27 @@ def test_files_that_a_pack_writes_belong_to_the_key(keys: Three) -> None:
     assert ann.ask("GET", path).text == MARK
     assert bob.ask("GET", path).status == 404
     assert root.ask("GET", f"/view?filename={file['filename']}&subfolder=keys/ann").text == MARK
+
+
+async def test_what_a_pack_tells_everyone_is_told_to_the_keys_own_sockets(keys: Three) -> None:
+    ann, bob, root = keys
+    heard: dict[str, set[str]] = {}
+    client = ClientSession(f"http://127.0.0.1:{ann.live.port}")
+    async with client, contextlib.AsyncExitStack() as stack:
+        sockets = {
+            name: await stack.enter_async_context(client.ws_connect("/ws", headers=key.head))
+            for name, key in (("ann", ann), ("bob", bob), ("root", root))
+        }
+        await asyncio.to_thread(ann.run, {"1": {"class_type": "OwnedWriterTest", "inputs": {"text": MARK + "2"}}})
+        for name, socket in sockets.items():
+            await socket.ping()
+            heard[name] = set()
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    heard[name].add((await socket.receive_json(timeout=0.3))["type"])
+
+    assert "from_pack" in heard["ann"] & heard["root"]
+    assert heard["bob"] <= {"status"}
 
 
 def test_one_keys_results_are_not_another_keys_cache(keys: Three) -> None:

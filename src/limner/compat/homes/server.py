@@ -22,6 +22,7 @@ from limner.compat.homes.execution import PromptQueue
 from limner.compat.host import Host, current
 from limner.engine.events import Event, Preview
 from limner.engine.previews import encode_preview
+from limner.engine.queue import socket_id
 from limner.errors import LimnerError
 from limner.graph import CURRENT_RUN
 
@@ -234,12 +235,19 @@ class PromptServer(metaclass=_Instance):
         wire, loop = self._wire, self._own_loop
         if wire is None or loop is None or loop.is_closed() or getattr(self._mirrored, "now", False):
             return
+        sid = self._everyone() if sid is None else sid
         if isinstance(event, int):
             self._deliver(partial(wire.send_bytes, self._frame(event, data), sid))
         elif isinstance(data, bytes | bytearray):
             log.warning("The message %r is bytes without an event id; it is not sent.", event)
         else:
             self._deliver(partial(wire.send, str(event), data, sid))
+
+    def _everyone(self) -> str | None:
+        """Who hears what names no client: all, but of a prompt that belongs to an API key that key's sockets alone."""
+        engine, run = self._host.engine, CURRENT_RUN.get()
+        found = None if engine is None or run is None else engine.queue.find(run.prompt_id)
+        return None if found is None else socket_id(found[0].owner, None)
 
     def _deliver(self, send: Callable[[], None]) -> None:
         """Send on the event loop, after what the engine told before."""
