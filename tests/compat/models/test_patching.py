@@ -213,3 +213,24 @@ def test_a_sampler_called_as_a_function_gives_what_it_gives_by_name(parts, name)
     called = guider.sample(noise, torch.zeros_like(noise), comfy.samplers.KSAMPLER(function), sigmas, seed=5)
     named = guider.sample(noise, torch.zeros_like(noise), get_sampler(name), sigmas, seed=5)
     assert torch.allclose(called, named, atol=1e-4, rtol=1e-4)
+
+
+def test_networks_are_built_with_the_references_arguments(base):
+    from comfy.ldm.modules import attention
+    from comfy.ldm.modules.diffusionmodules import openaimodel
+
+    network = openaimodel.UNetModel(
+        image_size=32, in_channels=4, model_channels=32, out_channels=4, num_res_blocks=1, channel_mult=(1, 2),
+        attention_resolutions=[1, 2], transformer_depth=1, context_dim=8, num_heads=4, use_spatial_transformer=True,
+    )  # fmt: skip
+    x, context = torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 8)
+    assert network(x, torch.zeros(1), context).shape == x.shape
+    assert "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight" in network.state_dict()
+    wide = torch.zeros(1, 32, 4, 4)
+    assert openaimodel.Downsample(32, True, dims=2)(wide).shape[-1] == 2
+    assert openaimodel.Upsample(32, True)(wide, output_shape=(1, 32, 7, 9)).shape[-2:] == (7, 9)
+    assert openaimodel.ResBlock(32, 64, 0, out_channels=64)(wide, torch.zeros(1, 64)).shape == (1, 64, 4, 4)
+    assert attention.SpatialTransformer(32, 2, 16, context_dim=8)(wide, context).shape == wide.shape
+    rows = torch.zeros(1, 5, 16)
+    assert attention.CrossAttention(16, 8, 2, 8)(rows, context).shape == rows.shape
+    assert attention.BasicTransformerBlock(16, 2, 8, context_dim=8)(rows, context).shape == rows.shape

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.compat.homes.comfy_ops import disable_weight_init
+from limner.compat.homes.not_yet import missing
+from limner.compat.homes.stands_for import StandsFor
+from limner.models import unet
 from limner.models.layers import attention as core
 from limner.models.layers.attention import attention_pytorch, optimized_attention, wrap_attn
-from limner.models.unet import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
+from limner.models.unet import GEGLU, UNetConfig
 
-__all__ = ["GEGLU", "CrossAttention", "SpatialTransformer", "attention_pytorch", "optimized_attention", "wrap_attn"]
+__all__ = ["GEGLU", "attention_pytorch", "optimized_attention", "wrap_attn"]
 
-BasicTransformerBlock = TransformerBlock
 SAGE_ATTENTION_IS_AVAILABLE = False
 FLASH_ATTENTION_IS_AVAILABLE = False
 BROKEN_XFORMERS = False
@@ -121,3 +123,100 @@ class _Gated(nn.Module):
 class _Activated(nn.Sequential):
     def __init__(self, dim: int, inner: int, operations: Any, made: Any) -> None:
         super().__init__(operations.Linear(dim, inner, **made), nn.GELU())
+
+
+class CrossAttention(unet.CrossAttention, metaclass=StandsFor):
+    """Attention of x over a context; those of models are instances too."""
+
+    recognises = staticmethod(lambda found: isinstance(found, unet.CrossAttention))
+
+    def __init__(
+        self,
+        query_dim: int,
+        context_dim: int | None = None,
+        heads: int = 8,
+        dim_head: int = 64,
+        dropout: float = 0.0,
+        attn_precision: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        operations: Any = disable_weight_init,
+    ) -> None:
+        super().__init__("attn", query_dim, context_dim or query_dim, heads)
+        inner, made = heads * dim_head, {"dtype": dtype, "device": device}
+        self.to_q = operations.Linear(query_dim, inner, bias=False, **made)
+        self.to_k = operations.Linear(context_dim or query_dim, inner, bias=False, **made)
+        self.to_v = operations.Linear(context_dim or query_dim, inner, bias=False, **made)
+        self.to_out = nn.Sequential(operations.Linear(inner, query_dim, **made), nn.Dropout(dropout))
+        self.dim_head, self.attn_precision = dim_head, attn_precision
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        value: Tensor | None = None,
+        mask: Tensor | None = None,
+        transformer_options: Any = None,
+    ) -> Tensor:
+        """x: (B, L, C), context: (B, L', D), x itself where None → like x. No hooks are called."""
+        context = x if context is None else context
+        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context if value is None else value)
+        options = {} if transformer_options is None else transformer_options
+        out = core.optimized_attention(q, k, v, self.heads, mask=mask, transformer_options=options)
+        found: Tensor = self.to_out(out)
+        return found
+
+
+class BasicTransformerBlock(unet.TransformerBlock, metaclass=StandsFor):
+    """Self-attention, cross-attention and feed-forward; those of models are instances too."""
+
+    recognises = staticmethod(lambda found: isinstance(found, unet.TransformerBlock))
+
+    def __init__(
+        self,
+        dim: int,
+        n_heads: int,
+        d_head: int,
+        dropout: float = 0.0,
+        context_dim: int | None = None,
+        gated_ff: bool = True,
+        checkpoint: bool = True,
+        dtype: Any = None,
+        **others: Any,
+    ) -> None:
+        if not gated_ff or n_heads * d_head != dim or others.get("ff_in") or others.get("disable_self_attn"):
+            raise missing("BasicTransformerBlock other than a UNet's", "config")
+        del dropout, checkpoint
+        super().__init__(dim, context_dim or dim, n_heads)
+        if dtype is not None:
+            self.to(dtype)
+
+
+class SpatialTransformer(unet.SpatialTransformer, metaclass=StandsFor):
+    """Transformers over the pixels of a feature map; those of models are instances too."""
+
+    recognises = staticmethod(lambda found: isinstance(found, unet.SpatialTransformer))
+
+    def __init__(
+        self,
+        in_channels: int,
+        n_heads: int,
+        d_head: int,
+        depth: int = 1,
+        dropout: float = 0.0,
+        context_dim: Any = None,
+        disable_self_attn: bool = False,
+        use_linear: bool = False,
+        use_checkpoint: bool = True,
+        attn_precision: Any = None,
+        dtype: Any = None,
+        **_: Any,
+    ) -> None:
+        if disable_self_attn or n_heads * d_head != in_channels:
+            raise missing("SpatialTransformer other than a UNet's", "config")
+        del dropout, use_checkpoint, attn_precision
+        width = context_dim[0] if isinstance(context_dim, list) else context_dim
+        config = UNetConfig(context_dim=width, use_linear_in_transformer=use_linear, num_heads=n_heads)
+        super().__init__(in_channels, depth, config)
+        if dtype is not None:
+            self.to(dtype)
