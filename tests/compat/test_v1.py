@@ -338,3 +338,28 @@ def test_a_class_without_return_types_has_no_outputs():
 
     assert V1Class(Nothing, "Nothing").schema().outputs == ()
     assert V1Class(Nothing, "Nothing").describe()["output"] == []
+
+
+def test_a_kind_that_equals_everything_and_has_no_hash_is_taken():
+    class Equal(str):
+        def __eq__(self, other):
+            return True
+
+        def __ne__(self, other):
+            return False
+
+        __hash__ = None
+
+    class Loop(Bare):
+        RETURN_TYPES = (Equal("*"),)
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"optional": {"a": (Equal("*"),)}, "hidden": {"id": "UNIQUE_ID", "b": (Equal("*"),)}}
+
+    one = V1Class(Loop, "Loop")
+    schema = one.schema()
+    assert schema.hidden == {"id": "UNIQUE_ID"}
+    assert kinds_match("LATENT", schema.input("a").kind)
+    assert schema.input("a").kind not in frozenset(("INT", "STRING"))
+    assert json.dumps(one.describe()["output"]) == '["*"]'

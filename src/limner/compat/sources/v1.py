@@ -57,8 +57,8 @@ class V1Class:
         inputs += [_port(name, spec, required=False) for name, spec in (optional or {}).items()]
         for name, spec in (types.get("hidden") or {}).items():
             marker = spec[0] if isinstance(spec, list | tuple) and spec else spec
-            if isinstance(marker, str) and marker in MARKERS:
-                hidden[name] = marker
+            if isinstance(marker, str) and str.__str__(marker) in MARKERS:
+                hidden[name] = str.__str__(marker)
             else:  # a value that clients may send without an input that shows it
                 inputs.append(Port(name, "*", required=False))
         companions = {name for name, attribute in _COMPANIONS.items() if hasattr(cls, attribute)}
@@ -225,4 +225,8 @@ def _kind(kind: Any) -> Any:
     """A type as text; a list of choices as it is, and a text with a comparison of its own too."""
     if isinstance(kind, Enum):
         kind = kind.value
+    if isinstance(kind, str) and type(kind).__hash__ is None:
+        # Equal to everything and therefore without a hash; the engine looks kinds up in sets.
+        cls = type(type(kind).__name__, (type(kind),), {"__hash__": str.__hash__})
+        return str.__new__(cls, kind)
     return kind if isinstance(kind, str | list | tuple) else str(kind)
