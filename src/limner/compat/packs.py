@@ -20,6 +20,7 @@ from limner.compat.description_cache import Described, DescriptionCache
 from limner.compat.discovery import Pack, discover
 from limner.compat.finder import current as current_finder
 from limner.compat.host import Host
+from limner.compat.preload import preload
 from limner.compat.report import PackReport, Problem, explain
 from limner.compat.sources.v1 import V1Class
 from limner.errors import LimnerError
@@ -297,6 +298,8 @@ class Packs:
 
     async def _import(self, pack: Pack, report: PackReport) -> ModuleType | None:
         finder = current_finder()
+        if not self._loaded:
+            preload()
         patches_before = len(finder.patches) if finder is not None else 0
         self._loaded.add(pack.path)
         try:
