@@ -176,16 +176,16 @@ class Schema:
                 output.id = f"_{place}_{output.io_type}_"
 
     def validate(self) -> None:
-        """Raise ValueError when two inputs or outputs share an id, or one of them cannot be."""
+        """Raise ValueError when two inputs, or two outputs, share an id, or one of them cannot be.
+
+        An input and an output may share one: the first version of this API refused that, packs of today rely on it.
+        """
         everything: list[Any] = [*self.inputs, *self.outputs]
         ids = [str(one.id) for one in everything]
         for what, own in (("inputs", ids[: len(self.inputs)]), ("outputs", ids[len(self.inputs) :])):
             twice = [name for name, count in Counter(own).items() if count > 1]
             if twice:
                 raise ValueError(f"{self.node_id}: the ids of {what} must be unique; {', '.join(twice)} come twice.")
-        both = {*ids[: len(self.inputs)]} & {*ids[len(self.inputs) :]}
-        if both:
-            raise ValueError(f"{self.node_id}: {', '.join(sorted(both))} is the id of an input and of an output.")
         for one in everything:
             one.validate()
 
