@@ -169,7 +169,8 @@ class JobStore:
             if row_id is None:
                 return self._writer.put(Change())
             self._running[prompt_id] = row_id
-            return self._writer.put(Change([(sql.START, {"job": row_id, "at": _now()})]))
+            # A short job has ended before this must be known: both are then one commit.
+            return self._writer.put(Change([(sql.START, {"job": row_id, "at": _now()})]), soon=True)
 
     def finish(
         self,

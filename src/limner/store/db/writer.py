@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+LINGER_SECONDS = 0.03
+"""How long after a commit a change that need not be written at once waits for the next one."""
 
 Row = tuple["Executable", Mapping[str, Any]]
 
@@ -104,18 +106,33 @@ class Writer:
         self._turns: contextlib.AbstractContextManager[Any] = turns or contextlib.nullcontext()
         self._incoming: SimpleQueue[Change | None] = SimpleQueue()
         self._backlog: list[Change] = []
+        self._held: list[Change] = []
+        self._lingering = False
         self._asked = 0
         self._settled = 0
         self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="limner-jobs", daemon=True)
         self._thread.start()
 
-    def put(self, change: Change) -> Commit:
-        """Ask for a change; the answer may be awaited."""
+    def put(self, change: Change, *, soon: bool = False) -> Commit:
+        """Ask for a change; the answer may be awaited.
+
+        soon: it need not be written at once. Shortly after another it waits a little, so that both share a commit.
+        """
         with self._counting:
             self._asked += 1
-            self._incoming.put(change)
+            if soon and self._lingering:
+                self._held.append(change)
+            else:
+                self._let_go()
+                self._incoming.put(change)
         return change.commit
+
+    def _let_go(self) -> None:
+        """Hand over what was held back, before what is asked for next."""
+        for held in self._held:
+            self._incoming.put(held)
+        self._held.clear()
 
     def flush(self, timeout: float = 10.0) -> None:
         """Block until everything asked for so far is written (or has failed); returns at once when it is."""
@@ -128,7 +145,9 @@ class Writer:
 
     def close(self) -> None:
         """Write what is left and end the thread."""
-        self._incoming.put(None)
+        with self._counting:
+            self._let_go()
+            self._incoming.put(None)
         self._thread.join()
         if self._backlog:
             log.error("%d changes to the job database could not be written and are lost.", len(self._backlog))
@@ -144,13 +163,24 @@ class Writer:
         """Everything that waits, at least one change; and whether the store stays open."""
         batch: list[Change] = []
         try:
-            change = self._incoming.get(timeout=RETRY_SECONDS if self._backlog else None)
+            change = self._next()
             while change is not None:
                 batch.append(change)
                 change = self._incoming.get_nowait()
         except Empty:
             return batch, True
         return batch, False
+
+    def _next(self) -> Change | None:
+        """The next change that is asked for. Raises Empty when it is time to try the backlog again."""
+        self._lingering = True
+        try:
+            return self._incoming.get(timeout=LINGER_SECONDS)
+        except Empty:
+            with self._counting:
+                self._lingering = False
+                self._let_go()
+            return self._incoming.get(timeout=RETRY_SECONDS if self._backlog else None)
 
     def _write(self, batch: list[Change]) -> None:
         older, self._backlog = self._backlog, []
