@@ -65,6 +65,14 @@ def test_a_damaged_file_lets_nobody_in(tmp_path: Path) -> None:
         Keys(tmp_path).required()
 
 
+async def test_a_file_that_is_damaged_meanwhile_lets_nobody_in(tmp_path: Path) -> None:
+    async with server(tmp_path) as here:
+        assert (await here.get("/queue"))[0] == 200
+        (tmp_path / "user").mkdir(exist_ok=True)
+        (tmp_path / "user" / FILE).write_text("{")
+        assert (await here.get("/queue"))[0] == 503
+
+
 @pytest.mark.parametrize(
     "headers", [{"Authorization": "Bearer k3y"}, {"X-API-Key": "k3y"}, {"Cookie": "limner_api_key=k3y"}]
 )

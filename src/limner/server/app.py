@@ -49,6 +49,7 @@ def make_app(
     Raises BadInput when the chosen front end is none.
     """
     keys = Keys(store.files.root("user"), settings.api_key, required=settings.api_key is not None)
+    keys.required()  # a file that cannot be read is told now, not to whoever asks first
     metrics = Metrics()
     app = web.Application(
         middlewares=[make_counter(metrics), make_middleware(settings, keys), make_pack_door()],

@@ -58,10 +58,13 @@ def is_open(path: str) -> bool:
 def enter(request: web.Request, keys: Keys) -> web.Response | None:
     """Let a request in, with its `Asker` noted in it, or answer why not."""
     request[ASKER] = Asker()
-    if not keys.required():
-        return None
-    secret = shown_key(request)
-    key = keys.find(secret) if secret else None
+    try:
+        if not keys.required():
+            return None
+        secret = shown_key(request)
+        key = keys.find(secret) if secret else None
+    except LimnerError as error:  # the file of keys was damaged meanwhile: nobody is let in
+        return problem(error, 503)
     if key is None:
         request[ASKER] = Asker(admin=False)
         return None if is_open(request.path) else refuse(request, told=bool(secret))

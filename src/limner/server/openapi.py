@@ -59,8 +59,9 @@ def operation(route: Route) -> dict[str, Any]:
         "tags": [module],
         "responses": {str(status): _answer(one) for status, one in sorted(all_answers(route).items())},
     }
-    if len(prose) > 1:
-        made["description"] = prose[1]
+    about = prose[1:] + ["Where API keys are needed, an administrator's."] * route.admin
+    if about:
+        made["description"] = "\n\n".join(about)
     parameters = [_parameter(name, "path", TEXT) for name in VARIABLE.findall(route.path)]
     parameters += [_parameter(name, "query", schema) for name, schema in route.query.items()]
     if parameters:
