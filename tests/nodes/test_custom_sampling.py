@@ -5,6 +5,7 @@ import torch
 
 from limner.nodes import custom_sampling, samplers, sigmas
 from limner.sampling import LatentFormat, make_sampling
+from limner.sampling.functions import KSAMPLER
 from limner.sampling.sampler import consume
 from tests.nodes.make import run_in
 from tests.sampling.make import conditioning, toy
@@ -195,3 +196,11 @@ def test_outside_a_mask_ddim_draws_noise_of_the_next_seed(model):  # rule S4
     guider = SimpleNamespace(model=model)
     fill = sampler._fill(torch.zeros(1, 4, 2, 2), 7, guider)
     assert torch.equal(fill, torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(8)))
+
+
+def test_a_function_that_a_pack_brought_takes_the_options_of_the_node():
+    def sample(model, x, sigmas, extra_args=None, callback=None, disable=None, eta=1.0, s_noise=1.0):
+        return x
+
+    sampler = KSAMPLER(sample, {"s_noise": 0.5}).with_options(eta=0.25)
+    assert sampler.extra_options == {"s_noise": 0.5, "eta": 0.25}

@@ -39,11 +39,11 @@ def sample(
     latent_image: Latent,
 ) -> Outputs:
     """A latent sampled with a sampler over sigmas, guided towards the positive conditioning."""
-    guider = guiders.CFGGuider(model)
-    guider.set_conds(positive, negative)
-    guider.set_cfg(cfg)
     noise = custom.RandomNoise(noise_seed) if add_noise else custom.EmptyNoise(noise_seed)
-    return Outputs(*custom.sample_custom(guider, noise, sampler, sigmas, latent_image, step_callback(run, model)))
+    callback = step_callback(run, model)
+    return Outputs(
+        *custom.sample_custom(model, noise, cfg, positive, negative, sampler, sigmas, latent_image, callback)
+    )
 
 
 @custom_node("SamplerCustomAdvanced", category="sampling/custom_sampling", title="SamplerCustomAdvanced")
@@ -52,7 +52,7 @@ def sample_advanced(
 ) -> Outputs:
     """A latent sampled with noise, guider, sampler and sigmas."""
     callback = step_callback(run, guider.model_patcher)
-    return Outputs(*custom.sample_custom(guider, noise, sampler, sigmas, latent_image, callback))
+    return Outputs(*custom.sample_with_guider(guider, noise, sampler, sigmas, latent_image, callback))
 
 
 @custom_node("CFGGuider", category="sampling/custom_sampling/guiders", title="CFGGuider")

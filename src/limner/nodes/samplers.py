@@ -7,7 +7,7 @@ from typing import Annotated
 
 from limner.graph import Choice, Float, Int, node
 from limner.nodes.kinds import MODEL, SAMPLER
-from limner.sampling.samplers import SAMPLERS, get_sampler
+from limner.sampling import samplers
 from limner.sampling.samplers.er_sde import er_sde_scaler, reverse_time_scaler
 from limner.sampling.samplers.euler_cfg_pp import ALTERNATIVE
 from limner.sampling.samplers.lcm import lcm_upscale
@@ -18,21 +18,28 @@ Percent = Annotated[float, Float(min=0.0, max=1.0, step=0.001)]
 NoiseDevice = Annotated[str, Choice(("gpu", "cpu"))]
 SOLVERS = ("ER-SDE", "Reverse-time SDE", "ODE")
 
+
+def chosen(name: str) -> SAMPLER:
+    """The sampler of this name, as it is now: packs may bring functions of their own."""
+    found: SAMPLER = samplers.get_sampler(name)
+    return found
+
+
 sampler_node = partial(
     node, category="sampling/custom_sampling/samplers", python_module="comfy_extras.nodes_custom_sampler"
 )
 
 
 @sampler_node("KSamplerSelect", title="KSamplerSelect")
-def select(sampler_name: Annotated[str, Choice(SAMPLERS)]) -> SAMPLER:
+def select(sampler_name: Annotated[str, Choice(samplers.SAMPLERS)]) -> SAMPLER:
     """A sampler with its usual options."""
-    return get_sampler(sampler_name)
+    return chosen(sampler_name)
 
 
 @sampler_node("SamplerEulerAncestral", title="SamplerEulerAncestral")
 def euler_ancestral(eta: Number = 1.0, s_noise: Number = 1.0) -> SAMPLER:
     """Euler's method with noise renewed; eta: how much of it."""
-    return get_sampler("euler_ancestral").with_options(eta=eta, s_noise=s_noise)
+    return chosen("euler_ancestral").with_options(eta=eta, s_noise=s_noise)
 
 
 @sampler_node("SamplerEulerAncestralCFGPP", title="SamplerEulerAncestralCFG++")
@@ -41,7 +48,7 @@ def euler_ancestral_cfg_pp(
     s_noise: Annotated[float, Float(min=0.0, max=10.0, step=0.01, round=False)] = 1.0,
 ) -> SAMPLER:
     """The same along the unconditional prediction (CFG++)."""
-    return get_sampler("euler_ancestral_cfg_pp").with_options(eta=eta, s_noise=s_noise)
+    return chosen("euler_ancestral_cfg_pp").with_options(eta=eta, s_noise=s_noise)
 
 
 @node(
@@ -57,13 +64,13 @@ def euler_cfg_pp(version: Annotated[str, Choice(("regular", "alternative"))]) ->
 
     version: regular as published; alternative goes from the unconditional prediction past the guided one.
     """
-    return get_sampler("euler_cfg_pp") if version == "regular" else ALTERNATIVE
+    return chosen("euler_cfg_pp") if version == "regular" else ALTERNATIVE
 
 
 @sampler_node("SamplerLMS", title="SamplerLMS")
 def lms(order: Annotated[int, Int(min=1, max=100)] = 4) -> SAMPLER:
     """A linear multistep method; order: how many steps it looks back."""
-    return get_sampler("lms").with_options(order=order)
+    return chosen("lms").with_options(order=order)
 
 
 @sampler_node("SamplerDPMPP_3M_SDE", title="SamplerDPMPP_3M_SDE")
@@ -93,7 +100,7 @@ def dpmpp_sde(eta: Number = 1.0, s_noise: Number = 1.0, r: Number = 0.5, *, nois
 @sampler_node("SamplerDPMPP_2S_Ancestral", title="SamplerDPMPP_2S_Ancestral")
 def dpmpp_2s_ancestral(eta: Number = 1.0, s_noise: Number = 1.0) -> SAMPLER:
     """DPM-Solver++(2S) with noise renewed."""
-    return get_sampler("dpmpp_2s_ancestral").with_options(eta=eta, s_noise=s_noise)
+    return chosen("dpmpp_2s_ancestral").with_options(eta=eta, s_noise=s_noise)
 
 
 @sampler_node("SamplerDPMAdaptative", title="SamplerDPMAdaptative")
@@ -110,7 +117,7 @@ def dpm_adaptive(
     s_noise: Number = 1.0,
 ) -> SAMPLER:
     """DPM-Solver whose steps are as long as its error allows; the three coefficients are its controller's."""
-    return get_sampler("dpm_adaptive").with_options(
+    return chosen("dpm_adaptive").with_options(
         order=order, rtol=rtol, atol=atol, h_init=h_init, pcoeff=pcoeff, icoeff=icoeff, dcoeff=dcoeff,
         accept_safety=accept_safety, eta=eta, s_noise=s_noise,
     )  # fmt: skip
@@ -131,7 +138,7 @@ def er_sde(
     if solver_type != "ER-SDE":
         eta = 0.0 if solver_type == "ODE" else eta
         options |= {"noise_scaler": reverse_time_scaler(eta), "s_noise": s_noise if eta else 0.0}
-    return get_sampler("er_sde").with_options(**options)
+    return chosen("er_sde").with_options(**options)
 
 
 @sampler_node("SamplerSASolver", title="SamplerSASolver")
@@ -154,7 +161,7 @@ def sa_solver(
     simple_order_2: the simpler second-order formula.
     """
     start, end = map(model.sampling.percent_to_sigma, (sde_start_percent, sde_end_percent))
-    return get_sampler("sa_solver").with_options(
+    return chosen("sa_solver").with_options(
         tau_func=interval_tau(start, end, eta),
         s_noise=s_noise,
         predictor_order=predictor_order,
@@ -187,4 +194,4 @@ def lcm_with_upscaling(
 
 
 def _on(device: str, name: str) -> SAMPLER:
-    return get_sampler(f"{name}_gpu" if device == "gpu" else name)
+    return chosen(f"{name}_gpu" if device == "gpu" else name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,7 +52,11 @@ class Sampled(NamedTuple):
     denoised: LatentDict
 
 
-def sample_custom(
+Predict = Callable[[Tensor, Tensor, Tensor | None, Callback], Tensor]
+"""`predict(noise, samples, mask, callback)`: one sampling."""
+
+
+def sample_with_guider(
     guider: CFGGuider,
     noise: RandomNoise | EmptyNoise,
     sampler: Sampler,
@@ -64,7 +68,44 @@ def sample_custom(
 
     Without a step both results are the same.
     """
-    model = guider.model_patcher
+
+    def predict(drawn: Tensor, samples: Tensor, mask: Tensor | None, at_step: Callback) -> Tensor:
+        return guider.sample(
+            drawn, samples, sampler, sigmas, denoise_mask=mask, callback=at_step, seed=noise.seed
+        )  # fmt: skip
+
+    return _sampled(guider.model_patcher, noise, latent, callback, predict)
+
+
+def sample_custom(
+    model: DiffusionModel,
+    noise: RandomNoise | EmptyNoise,
+    cfg: float,
+    positive: Sequence[Sequence[Any]],
+    negative: Sequence[Sequence[Any]],
+    sampler: Sampler,
+    sigmas: Tensor,
+    latent: Mapping[str, Any],
+    callback: Callback | None = None,
+) -> Sampled:
+    """The same with plain guidance."""
+
+    def predict(drawn: Tensor, samples: Tensor, mask: Tensor | None, at_step: Callback) -> Tensor:
+        return entry.sample_custom(
+            model, drawn, cfg, sampler, sigmas, positive, negative, samples,
+            noise_mask=mask, callback=at_step, seed=noise.seed,
+        )  # fmt: skip
+
+    return _sampled(model, noise, latent, callback, predict)
+
+
+def _sampled(
+    model: DiffusionModel,
+    noise: RandomNoise | EmptyNoise,
+    latent: Mapping[str, Any],
+    callback: Callback | None,
+    predict: Predict,
+) -> Sampled:
     given = {**latent, "samples": entry.fix_empty_latent_channels(model, latent["samples"])}
     last: list[Tensor] = []
 
@@ -73,15 +114,7 @@ def sample_custom(
         if callback is not None:
             callback(step, denoised, x, total)
 
-    samples = guider.sample(
-        noise.generate_noise(given),
-        given["samples"],
-        sampler,
-        sigmas,
-        denoise_mask=given.get("noise_mask"),
-        callback=at_step,
-        seed=noise.seed,
-    )
+    samples = predict(noise.generate_noise(given), given["samples"], given.get("noise_mask"), at_step)
     output = {**given, "samples": samples}
     if not last:
         return Sampled(output, output)

@@ -74,6 +74,10 @@ class KSAMPLER(SamplerBase):
         self.extra_options = dict(extra_options or {})
         self.inpaint_options = dict(inpaint_options or {})
 
+    def with_options(self, **options: Any) -> KSAMPLER:
+        """The same function with more keywords, as nodes set them."""
+        return KSAMPLER(self.sampler_function, {**self.extra_options, **options}, self.inpaint_options)
+
     def sample(
         self,
         model_wrap: Any,

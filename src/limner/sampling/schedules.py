@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from limner.errors import BadInput
+from limner.sampling import schedulers
 from limner.sampling.model_sampling import ModelSampling
-from limner.sampling.schedulers import calculate_sigmas
 
 # Sabour et al. 2024, "Align Your Steps": the published ten-step schedules of three model families.
 ALIGN_YOUR_STEPS: dict[str, tuple[float, ...]] = {
@@ -45,7 +45,7 @@ def part_of_steps(sampling: ModelSampling, scheduler: str, steps: int, denoise: 
     if denoise <= 0:
         return torch.zeros(0)
     total = steps if denoise >= 1 else int(steps / denoise)
-    return calculate_sigmas(sampling, scheduler, total)[-(steps + 1) :]
+    return schedulers.calculate_sigmas(sampling, scheduler, total)[-(steps + 1) :]
 
 
 def polyexponential(sigma_min: float, sigma_max: float, steps: int, rho: float) -> Tensor:
