@@ -36,6 +36,11 @@ def test_adaptive_free_u_scales_most_where_the_mean_is_largest():
     assert torch.equal(made[0, 1], h[0, 1])
 
 
+def test_adaptive_free_u_leaves_an_even_map_alone():
+    made, _ = patches.free_u({2: (2.0, 1.0)}, adaptive=True)(torch.ones(1, 2, 2, 2), torch.zeros(1, 1, 2, 2), {})
+    assert torch.equal(made, torch.ones(1, 2, 2, 2))
+
+
 def test_the_highest_frequency_is_not_low():
     checks = ((-1.0) ** ramp(8)).view(1, 1, 1, 8) * ((-1.0) ** ramp(8)).view(1, 1, 8, 1)
     assert torch.allclose(patches.scaled_low_frequencies(checks, 0.0), checks, atol=1e-5)

@@ -36,7 +36,8 @@ def free_u(scales: Mapping[int, tuple[float, float]], adaptive: bool = False) ->
         if adaptive:
             mean = h.mean(1, keepdim=True)
             least, most = mean.amin((2, 3), keepdim=True), mean.amax((2, 3), keepdim=True)
-            factor = (backbone - 1) * ((mean - least) / (most - least)) + 1
+            spread = (most - least).clamp(min=torch.finfo(h.dtype).tiny)  # 0 where all means are equal
+            factor = (backbone - 1) * ((mean - least) / spread) + 1
         return torch.cat([h[:, :half] * factor, h[:, half:]], dim=1), scaled_low_frequencies(skip, low)
 
     return function
