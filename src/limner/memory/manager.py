@@ -184,6 +184,12 @@ class MemoryManager:
         with self._lock:
             self._unload([key for key, one in self._loaded.items() if self._is(key, source) and one.users == 0])
 
+    def forget(self, source: Loadable[Any]) -> None:
+        """Hand a network out no more, though it may be in use: it is not what it is thought to be."""
+        with self._lock:
+            for key in [key for key in self._loaded if self._is(key, source)]:
+                del self._loaded[key]
+
     def holds(self, source: Loadable[Any]) -> bool:
         """Whether a network is loaded, whatever its patches."""
         with self._lock:

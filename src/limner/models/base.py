@@ -89,8 +89,7 @@ class BaseModel:
     @property
     def diffusion_model(self) -> nn.Module:
         """The network; loaded when it is asked for outside of sampling."""
-        with self.current_patcher.loaded() as network:
-            return network
+        return self.current_patcher.network()
 
     @property
     def model_config(self) -> LegacyConfig:

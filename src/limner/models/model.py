@@ -175,8 +175,7 @@ class Model(ModelPatcher):
         if name == "latent_format":
             return self.family.latent
         if name == "diffusion_model" or name.startswith("diffusion_model."):
-            with self.loaded() as network:
-                return _inside(network, name.removeprefix("diffusion_model").removeprefix("."))
+            return _inside(self.network(), name.removeprefix("diffusion_model").removeprefix("."))
         if hasattr(self.model, name.partition(".")[0]):
             return _inside(self.model, name)
         raise BadInput(
@@ -212,6 +211,15 @@ class Model(ModelPatcher):
             self.inject_model()
             yield network
 
+    def network(self) -> nn.Module:
+        """The network; outside of sampling it is loaded for this and stays while there is room, without its objects."""
+        if self._network is not None:
+            return self._network
+        precision = self.memory.unet_precision(self.family.dtypes)
+        with self.memory.loaded(self.source, precision.storage) as network:
+            self.memory.note(self)
+            return network
+
     _asking = False
 
     def _ask(self, load_models: Callable[..., Any], working: int) -> None:
@@ -223,9 +231,14 @@ class Model(ModelPatcher):
             self._asking = False
 
     def _leave(self) -> None:
-        if self._network is not None and self._written.digest != self.source.patches.digest:
-            self.write_patches(self.source.patches)
-        self._network = None
+        try:
+            if self._network is not None:
+                self.write_patches(self.source.patches)
+        except BaseException:
+            self.memory.forget(self.source)  # half patched
+            raise
+        finally:
+            self._network = None
 
     def write_patches(self, patches: Patches) -> None:
         """Turn the network that is in use into one with these patches: what weight hooks do at a step."""

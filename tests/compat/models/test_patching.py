@@ -234,3 +234,23 @@ def test_networks_are_built_with_the_references_arguments(base):
     rows = torch.zeros(1, 5, 16)
     assert attention.CrossAttention(16, 8, 2, 8)(rows, context).shape == rows.shape
     assert attention.BasicTransformerBlock(16, 2, 8, context_dim=8)(rows, context).shape == rows.shape
+
+
+def test_a_latent_format_of_a_packs_own_is_sampled_with(parts):
+    import comfy.latent_formats
+
+    class Doubled(comfy.latent_formats.SD15):
+        def process_out(self, latent):
+            return super().process_out(latent) * 2
+
+    model = parts.model.clone()
+    model.add_object_patch("latent_format", Doubled())
+    assert torch.allclose(sampled(model), sampled(parts.model) * 2, atol=1e-5)
+
+
+def test_looking_at_a_network_calls_no_callbacks(parts):
+    seen = []
+    model = parts.model.clone()
+    model.add_callback("on_load_after", lambda *args: seen.append(1))
+    assert model.model.diffusion_model is model.get_model_object("diffusion_model")
+    assert not seen

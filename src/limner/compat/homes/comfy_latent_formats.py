@@ -44,6 +44,30 @@ class LatentFormat(metaclass=StandsFor):
             cls.taesd_decoder_name = entry["taesd"] or cls.taesd_decoder_name
         cls.recognises = staticmethod(lambda found: isinstance(found, Own) and found.preview == cls.__name__)
 
+    # The same under the names that Limner's sampling reads.
+    clean_inpaint = False
+    downscale = 8
+
+    @property
+    def channels(self) -> int:
+        """Channels."""
+        return self.latent_channels
+
+    @property
+    def dims(self) -> int:
+        """Spatial axes."""
+        return self.latent_dimensions
+
+    @property
+    def preview(self) -> str | None:
+        """How previews are made."""
+        return type(self).__name__ if self.latent_rgb_factors else None
+
+    @property
+    def taesd(self) -> str | None:
+        """Name of the small decoder's file."""
+        return self.taesd_decoder_name
+
     def process_in(self, latent: Tensor) -> Tensor:
         """Autoencoder space to model space."""
         return latent * self.scale_factor

@@ -103,8 +103,8 @@ def parse_tokenizer(data: str, source: str) -> Tokenizer:
 class ClipTokenizer:
     """Prompts to rows of tokens, as long as the text encoder takes them.
 
-    A row is a start token, tokens of the prompt, an end token, then padding (or padding first). A prompt that is too long for one row
-    goes on in the next.
+    A row is a start token, tokens of the prompt, an end token, then padding (or the padding first). A prompt that is
+    too long for one row goes on in the next.
     """
 
     bpe: Tokenizer
