@@ -25,6 +25,10 @@ class Shown(NamedTuple):
     meta: Mapping[str, Any]
 
 
+Inner = tuple["Shown | Inner", ...]
+"""What was shown below a node: by nodes that it returned, and below those. A tree, because loops nest deeply."""
+
+
 class Entry(NamedTuple):
     """What a node gave: each output slot as a list of values (rule M1), and what it shows, if anything.
 
@@ -36,7 +40,7 @@ class Entry(NamedTuple):
     ui: Mapping[str, Any] | None = None
     meta: Mapping[str, Any] = NOTHING
     blocked: bool = False
-    inner: tuple[Shown, ...] = ()
+    inner: Inner = ()
 
 
 class Made(NamedTuple):

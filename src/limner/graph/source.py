@@ -14,6 +14,9 @@ class NodeSource(Protocol):
     """Kinds whose schemas are made when asked for and whose instances live as long as their node stays in the prompts.
 
     A call gives a `NodeResult` (or an awaitable of one), whatever form the class itself returns.
+
+    A source may also have `version(kind) -> str | None`: what the kind's code is known by, a hash of its pack's files.
+    Without it no result that depends on the kind is kept on disk.
     """
 
     def kinds(self) -> Sequence[str]:

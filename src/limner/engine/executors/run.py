@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from limner.engine.cache import Entry, Made, Owner, Shown
+from limner.engine.cache import Entry, Inner, Made, Owner, Shown
 from limner.engine.events import (
     Event,
     Executed,
@@ -119,7 +119,7 @@ class PromptRun:
         self._fingerprints: dict[str, Any] = {}
         self._holds: dict[str, int] = {}
         self._needs: dict[str, list[Link]] = {}
-        self._inner: dict[str, list[Shown]] = {}
+        self._inner: dict[str, list[Shown | Inner]] = {}
         self._once_made: dict[str, set[str]] = {}
 
     def execute(self) -> Outcome:
@@ -382,6 +382,8 @@ class PromptRun:
         kind = pending.prepared.schema.kind
         seconds = perf_counter() - pending.began
         inner = tuple(self._inner.pop(node, ())) if self._inner else ()
+        if inner and node in self.dynamic.made:
+            self.remember(node, inner)
         if called.ui is None:
             entry = Entry(called.outputs, blocked=called.blocked, inner=inner)
         else:
@@ -419,6 +421,8 @@ class PromptRun:
         self.explained.setdefault(node, {"class_type": self.prompt[node].kind, "cached": True})
         self.show(node, entry)
         self.show_again(node, entry)
+        if entry.inner and node in self.dynamic.made:
+            self.remember(node, entry.inner)
         self.tell_shown(node, entry.ui)
         self.progress.leave(node)
         if not self.cache.steady:
@@ -437,10 +441,12 @@ class PromptRun:
             return
         self.outputs[node] = entry.ui
         self.meta[node] = entry.meta
-        made = self.dynamic.made.get(node)
-        while made is not None:  # it is shown again when the node that it belongs to is served from the cache
-            self._inner.setdefault(made.parent, []).append(Shown(node, entry.ui, entry.meta))
-            made = self.dynamic.made.get(made.parent)
+        if node in self.dynamic.made:  # it is shown again when the node that returned it is served from the cache
+            self.remember(node, Shown(node, entry.ui, entry.meta))
+
+    def remember(self, node: str, shown: Shown | Inner) -> None:
+        """Note what was shown at or below a node that an expansion made, for the node that returned it."""
+        self._inner.setdefault(self.dynamic.made[node].parent, []).append(shown)
 
     def show_inner(self, cached: list[str]) -> None:
         """What nodes showed that ran in the place of one that is cached now (rule C11)."""
@@ -451,8 +457,12 @@ class PromptRun:
 
     def show_again(self, node: str, entry: Entry) -> None:
         """Tell what nodes showed that ran in this one's place, unless it was told."""
-        for one in entry.inner:
-            if one.node not in self.outputs:
+        waiting = list(reversed(entry.inner))
+        while waiting:
+            one = waiting.pop()
+            if not isinstance(one, Shown):
+                waiting.extend(reversed(one))
+            elif one.node not in self.outputs:
                 self.outputs[one.node], self.meta[one.node] = one.ui, one.meta
                 if self.client is not None:
                     shown = one.meta.get("display_node", node)
@@ -495,10 +505,13 @@ class PromptRun:
 
         From the first expansion on, those of the prompt's own nodes stay: loops come back to them in every round.
         """
+        made = self.dynamic.made
         for link in self._needs.pop(node, ()):
             self._holds[link.node] -= 1
-            if not self._holds[link.node] and (not self.dynamic.made or link.node in self.dynamic.made):
+            if not self._holds[link.node] and (not made or link.node in made):
                 self.results.pop(link.node, None)
+        if not self._holds.get(node) and (not made or node in made):
+            self.results.pop(node, None)
 
     def held(self) -> set[bytes]:
         """The signatures of results that this run holds."""
