@@ -264,6 +264,8 @@ def test_an_unchanged_pack_is_described_without_being_imported(place):
         ("import nodes\nnodes.MAX_RESOLUTION = 5", "replaces"),
         ("import folder_paths\nF = folder_paths.get_filename_list('loras')", "calls something"),
         ("if True:\n    pass", "decides"),
+        ("class Other:\n    print.__call__('x')", "when a class is made"),
+        ("import os\nos.environ['LIMNER_TEST'] = '1'", "not its own"),
     ],
 )
 def test_a_pack_that_does_more_than_define_is_imported_each_time(place, line, why):

@@ -57,6 +57,8 @@ def _of_statement(statement: ast.stmt, defined: set[str]) -> Iterator[tuple[ast.
         for inner in statement.body:
             if isinstance(inner, ast.Assign | ast.AnnAssign):
                 yield from _of_calls(inner, defined)
+            elif isinstance(inner, ast.Expr) and not isinstance(inner.value, ast.Constant):
+                yield inner, "does something when a class is made"
         return
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and statement.decorator_list:
         yield statement, "hands a function to someone"
