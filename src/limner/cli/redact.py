@@ -19,7 +19,8 @@ NO_SECRETS = re.compile(
 """Names that hold the word and are settings of models."""
 SECRETS = re.compile(
     r"""
-    (?:limner|sk|pk|rk|hf|ghp|gho|ghu|ghs|github_pat|glpat|xox[abprs]|comfyui|civitai|r8|tgp|fal)[_-][A-Za-z0-9_-]{12,}
+    \b(?:limner_|(?:sk|pk|rk|hf|ghp|gho|ghu|ghs|github_pat|glpat|xox[abprs]|comfyui|civitai|r8|tgp|fal)[_-])
+    (?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}
     | AKIA[0-9A-Z]{16}
     | AIza[0-9A-Za-z_-]{30,}
     | eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?
