@@ -65,14 +65,14 @@ def _lines(page: str) -> list[str]:
     return [line for line in page.splitlines() if line.startswith("| `")]
 
 
-@pytest.mark.parametrize("name", [name.name for name in NAMES])
-def test_a_name_that_stands_for_what_is_not_there_says_so_when_it_is_used(found: dict[str, Row], name: str) -> None:
-    if found[name].state != "not yet":
-        pytest.skip("it is there")
-    module, _, attribute = name.rpartition(".")
-    cls = getattr(import_module(module), attribute)
-    with pytest.raises(LimnerError, match="cannot be used yet"):
-        use(cls)
+def test_what_stands_for_something_that_is_not_there_says_so_when_it_is_used(found: dict[str, Row]) -> None:
+    waiting = [name for name, row in found.items() if row.state == "not yet" and name[-1].isalnum()]
+    assert waiting
+    for name in waiting:
+        module, _, attribute = name.rpartition(".")
+        cls = getattr(import_module(module), attribute)
+        with pytest.raises(LimnerError, match="cannot be used yet"):
+            use(cls)
 
 
 def use(cls: Any) -> None:
