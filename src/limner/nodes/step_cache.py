@@ -60,7 +60,9 @@ def lazy_cache(
     verbose: say in the log how many were guessed.
     """
     cache = _cache(model, reuse_threshold, start_percent, end_percent)
-    return _wrapped(model, cache, WrappersMP.PREDICT_NOISE, around_guidance(cache), verbose, "LazyCache")
+    return _wrapped(
+        model, cache, WrappersMP.PREDICT_NOISE, around_guidance(cache, model.sampling), verbose, "LazyCache"
+    )
 
 
 def _cache(model: MODEL, threshold: float, start: float, end: float) -> StepCache:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from limner.sampling.model_sampling import ModelSampling
 
 _log = logging.getLogger(__name__)
 
@@ -110,10 +113,22 @@ def around_network(cache: StepCache) -> Callable[..., Tensor]:
     return wrapper
 
 
-def around_guidance(cache: StepCache) -> Callable[..., Tensor]:
-    """A wrapper of `predict_noise`: the guided prediction as a whole is guessed."""
+def around_guidance(cache: StepCache, sampling: ModelSampling) -> Callable[..., Tensor]:
+    """A wrapper of `predict_noise`: the guided prediction as a whole is guessed, told as the network tells it.
+
+    The direction (x - clean) / σ and the input scaled for the network change slowly; the clean picture does not.
+    """
 
     def wrapper(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return cache.predict(lambda: executor(x, timestep, *args, **kwargs), x, float(timestep[0]), ["guided"])
+        sigma = float(timestep[0])
+        if sigma <= 0:
+            clean: Tensor = executor(x, timestep, *args, **kwargs)
+            return clean
+
+        def direction() -> Tensor:
+            found: Tensor = (x - executor(x, timestep, *args, **kwargs)) / sigma
+            return found
+
+        return x - cache.predict(direction, sampling.calculate_input(timestep, x), sigma, ["guided"]) * sigma
 
     return wrapper
