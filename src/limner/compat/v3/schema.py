@@ -205,6 +205,20 @@ class Schema:
             found.setdefault("optional" if one.optional else "required", []).append((one.id, one, one.as_dict()))
         return {name: found[name] for name in ("required", "optional") if name in found}
 
+    def _about(self, cls: Any) -> dict[str, Any]:
+        """What both forms of a description say beside inputs and outputs."""
+        return {
+            "name": self.node_id,
+            "display_name": self.display_name,
+            "description": self.description,
+            "python_module": getattr(cls, "RELATIVE_PYTHON_MODULE", None) or "nodes",
+            "category": self.category,
+            "output_node": self.is_output_node,
+            "deprecated": self.is_deprecated,
+            "experimental": self.is_experimental,
+            "api_node": self.is_api_node,
+        }
+
     def get_v1_info(self, cls: Any = None) -> NodeInfoV1:
         """The entry of /object_info. cls: the node class, for where it comes from."""
         inputs = {
@@ -221,15 +235,7 @@ class Schema:
             output_is_list=[one.is_output_list for one in self.outputs],
             output_name=[shown_name(one) for one in self.outputs],
             output_tooltips=[one.tooltip for one in self.outputs],
-            name=self.node_id,
-            display_name=self.display_name,
-            description=self.description,
-            python_module=getattr(cls, "RELATIVE_PYTHON_MODULE", None) or "nodes",
-            category=self.category,
-            output_node=self.is_output_node,
-            deprecated=self.is_deprecated,
-            experimental=self.is_experimental,
-            api_node=self.is_api_node,
+            **self._about(cls),
             later=later,
         )
 
@@ -245,15 +251,7 @@ class Schema:
             input=inputs,
             output=outputs,
             hidden=[one.value for one in self.hidden],
-            name=self.node_id,
-            display_name=self.display_name,
-            description=self.description,
-            python_module=getattr(cls, "RELATIVE_PYTHON_MODULE", None) or "nodes",
-            category=self.category,
-            output_node=self.is_output_node,
-            deprecated=self.is_deprecated,
-            experimental=self.is_experimental,
-            api_node=self.is_api_node,
+            **self._about(cls),
         )
 
 
