@@ -140,3 +140,27 @@ async def test_two_runs_do_not_share_a_context(tmp_path):
         entry = await b.run({"1": call("Twice", text="a"), "3": call("Twice", text="b"), "2": out("1"), "4": out("3")})
         assert shown(entry) == {"2": ["aa'"], "4": ["bb'"]}
         assert CURRENT_RUN.get() is None
+
+
+class Hog(classes.Node):
+    """A coroutine that never lets go."""
+
+    async def go(self, text):
+        classes.calls.append(("Hog", text))
+        while True:
+            pass
+
+
+async def test_a_coroutine_that_hogs_the_processor_is_broken_off(tmp_path):
+    """Beyond A1, R4: others are cancelled with it, and the next prompt runs."""
+    async with engine(tmp_path, Hog) as b:
+        raw = {"1": call("Forever", text="w"), "2": out("1"), "3": call("Hog", text="x"), "4": out("3")}
+        accepted = await b.engine.submit({"prompt": raw, "client_id": "me"})
+        while ("Hog", "x") not in classes.calls:
+            await asyncio.sleep(0.005)
+        began = time.monotonic()
+        b.engine.interrupt(accepted.prompt_id)
+        entry = await b.engine.wait(accepted.prompt_id)
+        assert time.monotonic() - began < 5
+        assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+        assert shown(await b.run({"1": call("Later", text="x"), "2": out("1")})) == {"2": ["x"]}

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from limner.engine.cache import Entry, Inner, Made, Owner, Shown
+from limner.engine.cache import Entry, Made, Owner
 from limner.engine.events import (
     Event,
-    Executed,
     Executing,
     ExecutionCached,
     ExecutionError,
@@ -39,6 +38,7 @@ from limner.engine.executors.failures import (
 )
 from limner.engine.executors.functions import Prepared, call_companion
 from limner.engine.executors.outcome import Outcome, now
+from limner.engine.executors.shows import Shows
 from limner.engine.executors.tasks import Loops, Tasks, take_loop
 from limner.engine.progress import RunProgress
 from limner.errors import Interrupted, LimnerError
@@ -100,8 +100,7 @@ class PromptRun:
         self.progress = RunProgress(job, hub, executor.settings.preview_size, self.dynamic.made)
         self.results: dict[str, Entry] = {}
         self.executed: list[str] = []
-        self.outputs: dict[str, Any] = {}
-        self.meta: dict[str, Any] = {}
+        self.shows = Shows(job, hub, self.dynamic)
         self.messages: list[list[Any]] = []
         self.explained: dict[str, Any] = {}
         self.tasks = Tasks()
@@ -119,7 +118,6 @@ class PromptRun:
         self._fingerprints: dict[str, Any] = {}
         self._holds: dict[str, int] = {}
         self._needs: dict[str, list[Link]] = {}
-        self._inner: dict[str, list[Shown | Inner]] = {}
         self._once_made: dict[str, set[str]] = {}
 
     def execute(self) -> Outcome:
@@ -143,7 +141,7 @@ class PromptRun:
                 status, final = "failed", self.failure(NodeFailed(self.at, "", {}, error))
         self.hub.flush_state()
         self.messages.append([final.type, final.data()])
-        return Outcome(status, final, self.outputs, self.meta, self.messages, {"nodes": self.explained})
+        return Outcome(status, final, self.shows.outputs, self.shows.meta, self.messages, {"nodes": self.explained})
 
     async def main(self) -> None:
         """Plan, then run node after node until none is left."""
@@ -333,8 +331,8 @@ class PromptRun:
             needed += [link.node for value in given.values if (link := read_link(value)) is not None]
         ui = merged_ui(pending.results)
         if ui is not None:  # at once, not when the graph has run (rule G8)
-            self.show(node, Entry((), ui, self.identity(node)))
-            self.tell_shown(node, ui)
+            self.shows.note(node, Entry((), ui, self.shows.identity(node)))
+            self.shows.tell(node, ui)
         self.executor.has_expanded = True
         self._once_made[node] = set(made)
         for one, call in made.items():
@@ -381,16 +379,14 @@ class PromptRun:
         """Keep what a node gave, and tell it."""
         kind = pending.prepared.schema.kind
         seconds = perf_counter() - pending.began
-        inner = tuple(self._inner.pop(node, ())) if self._inner else ()
-        if inner and node in self.dynamic.made:
-            self.remember(node, inner)
+        inner = self.shows.below(node)
         if called.ui is None:
             entry = Entry(called.outputs, blocked=called.blocked, inner=inner)
         else:
-            entry = Entry(called.outputs, called.ui, self.identity(node), called.blocked, inner)
+            entry = Entry(called.outputs, called.ui, self.shows.identity(node), called.blocked, inner)
             if not pending.expanded:
-                self.show(node, entry)
-                self.tell_shown(node, called.ui)
+                self.shows.note(node, entry)
+                self.shows.tell(node, called.ui)
         if pending.told:
             self.tell_blocked(node, kind, pending.told)
         self.results[node] = entry
@@ -419,66 +415,17 @@ class PromptRun:
         """A node whose result is there: only what it shows is told again (rules X5, C10)."""
         self.results[node] = entry
         self.explained.setdefault(node, {"class_type": self.prompt[node].kind, "cached": True})
-        self.show(node, entry)
-        self.show_again(node, entry)
-        if entry.inner and node in self.dynamic.made:
-            self.remember(node, entry.inner)
-        self.tell_shown(node, entry.ui)
+        self.shows.served(node, entry)
         self.progress.leave(node)
         if not self.cache.steady:
             self.release(node)
-
-    def tell_shown(self, node: str, ui: Mapping[str, Any] | None) -> None:
-        """Tell the client what a node shows; None for a cached one that shows nothing."""
-        if self.client is not None:
-            made = self.dynamic.made.get(node)
-            shown = node if made is None else made.display
-            self.hub.push(Executed(self.job.prompt_id, self.client, node, shown, ui))
-
-    def show(self, node: str, entry: Entry) -> None:
-        """Put what a node shows into the history."""
-        if entry.ui is None:
-            return
-        self.outputs[node] = entry.ui
-        self.meta[node] = entry.meta
-        if node in self.dynamic.made:  # it is shown again when the node that returned it is served from the cache
-            self.remember(node, Shown(node, entry.ui, entry.meta))
-
-    def remember(self, node: str, shown: Shown | Inner) -> None:
-        """Note what was shown at or below a node that an expansion made, for the node that returned it."""
-        self._inner.setdefault(self.dynamic.made[node].parent, []).append(shown)
 
     def show_inner(self, cached: list[str]) -> None:
         """What nodes showed that ran in the place of one that is cached now (rule C11)."""
         for node in cached:
             entry = self.cache.get(self.signer.signatures[node])
             if entry is not None:
-                self.show_again(node, entry)
-
-    def show_again(self, node: str, entry: Entry) -> None:
-        """Tell what nodes showed that ran in this one's place, unless it was told."""
-        waiting = list(reversed(entry.inner))
-        while waiting:
-            one = waiting.pop()
-            if not isinstance(one, Shown):
-                waiting.extend(reversed(one))
-            elif one.node not in self.outputs:
-                self.outputs[one.node], self.meta[one.node] = one.ui, one.meta
-                if self.client is not None:
-                    shown = one.meta.get("display_node", node)
-                    self.hub.push(Executed(self.job.prompt_id, self.client, one.node, shown, one.ui))
-
-    def identity(self, node: str) -> dict[str, Any]:
-        """Who a node is, as the history says it (rule G4)."""
-        made = self.dynamic.made.get(node)
-        if made is None:
-            return {"node_id": node, "display_node": node, "parent_node": None, "real_node_id": node}
-        return {
-            "node_id": node,
-            "display_node": made.display,
-            "parent_node": made.parent,
-            "real_node_id": made.real,
-        }
+                self.shows.again(node, entry)
 
     # Which results there are
 
