@@ -14,7 +14,19 @@ from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("torch", "numpy", "PIL.Image", "scipy.special", "safetensors.torch", "torchsde", "yaml", "tqdm")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "PIL.Image",
+    "scipy.special",
+    "safetensors.torch",
+    "tokenizers",
+    "av",
+    "torchsde",
+    "yaml",
+    "tqdm",
+)
 PACKAGES = ("graph", "store", "engine", "memory", "weights", "sampling", "models", "nodes", "compat")
 
 

@@ -1,7 +1,8 @@
 """Names that packs import at the top of a module and that stand for what Limner does not load yet.
 
 `from … import Name` works, and so does a class derived from it or a test whether something is one. Making or calling
-one raises LimnerError. A name here is written PART__Name, PART saying in the message what it belongs to.
+one raises LimnerError. A name here is written PART__Name, PART saying in the message what it belongs to, and
+PART__node__Name where it is a node class that packs derive theirs from.
 """
 
 from __future__ import annotations
@@ -80,8 +81,22 @@ def placeholder(name: str, part: str) -> type:
     return NotYet(name, (), {"PART": part, "__init__": init, "__doc__": f"{name}: not supported yet."})
 
 
+@cache
+def node_placeholder(name: str, part: str) -> type:
+    """The class that stands for a V3 node: one derived from it that brings its own schema is a node like any other."""
+    from limner.compat.v3.node import ComfyNode  # noqa: PLC0415 - only for the few nodes that packs derive from
+
+    def refuse(cls: type, *_: Any, **__: Any) -> Any:
+        raise missing(cls.__name__, part)
+
+    body = {"define_schema": classmethod(refuse), "execute": classmethod(refuse), "__doc__": f"{name}: not yet."}
+    return type(name, (ComfyNode,), body)
+
+
 def __getattr__(name: str) -> Any:
     part, separator, what = name.partition("__")
     if not separator or part not in PARTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if what.startswith("node__"):
+        return node_placeholder(what.removeprefix("node__"), part)
     return placeholder(what, part)
