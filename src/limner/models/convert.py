@@ -84,7 +84,9 @@ def unet_aliases(names: Collection[str], blocks: Sequence[int]) -> dict[str, str
             if candidate in inside:
                 found[alias] = candidate
             if ".attentions." in alias:
-                found |= {alias + name[len(candidate) :]: name for name in inside if name.startswith(candidate + ".")}
+                # where there is no transformer, an upsampling layer may stand at its place
+                there = [name for name in inside if name.startswith(candidate + ".") and not name.endswith(".conv")]
+                found |= {alias + name[len(candidate) :]: name for name in there}
     return found
 
 
