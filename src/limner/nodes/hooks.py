@@ -9,11 +9,10 @@ from typing import Annotated, NamedTuple
 
 from limner.graph import Choice, Conditioning, Float, Folder, Int, Mask, Run, node
 from limner.graph.kinds import Kind
-from limner.models.load import load_checkpoint
+from limner.models.load import load_checkpoint, read_header
 from limner.models.merging import towards
 from limner.nodes.kinds import CLIP, HOOK_KEYFRAMES, HOOKS, TIMESTEPS_RANGE
 from limner.sampling import hooks as hooking
-from limner.weights import CheckpointHeader
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def lora(
     before = prev_hooks or hooking.HookGroup()
     if strength_model == 0 and strength_clip == 0:
         return before.clone()
-    header = CheckpointHeader.read(run.store.folders.path("loras", lora_name))
+    header = read_header(run.store.folders.path("loras", lora_name), run.memory)
     tensors = {name: header.tensor(name) for name in header}
     return before.clone_and_combine(hooking.create_hook_lora(tensors, strength_model, strength_clip))
 
