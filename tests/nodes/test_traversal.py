@@ -51,7 +51,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def files(run):
-    folders = SimpleNamespace(list=lambda _: [])
+    folders = SimpleNamespace(list=lambda _: [], holding=lambda *_: [], extensions=lambda _: frozenset())
     return StoreFiles(SimpleNamespace(files=run.store.files, folders=folders))
 
 

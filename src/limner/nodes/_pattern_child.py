@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 
 LONGEST = 3600
 """Seconds after which a pattern is given up with its process, should whoever asked be gone without ending it."""
@@ -51,7 +52,7 @@ def replace(string: str, pattern: str, flags: int, replacement: str, count: int)
     return re.sub(pattern, replacement, string, count=count, flags=flags)
 
 
-WORK = {"match": match, "extract": extract, "replace": replace}
+WORK: dict[str, Callable[..., object]] = {"match": match, "extract": extract, "replace": replace}
 
 
 def main() -> None:
