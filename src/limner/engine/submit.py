@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from limner.engine.secrets import secret
 from limner.errors import LimnerError
 from limner.graph import (
     FileLookup,
@@ -94,7 +95,7 @@ def read_request(body: Any) -> Request:
         front=bool(body.get("front")),
         targets=None if targets is None else frozenset(one for one in targets if isinstance(one, str)),
         extra_data=extra,
-        sensitive={key: extra.pop(key) for key in SECRETS if key in extra},
+        sensitive={key: secret(extra.pop(key)) for key in SECRETS if key in extra},
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 from limner.graph.schema import Schema
 
 CompanionName = Literal["checks", "changes_when", "lazy"]
+APART = "_hidden_"
+"""How the names of hidden inputs start that are no keywords of the class itself; error reports leave them out."""
 
 
 class NodeSource(Protocol):

@@ -243,3 +243,28 @@ async def test_pictures_that_a_node_previews_are_shown_and_lie_in_temp(tmp_path:
         assert all((tmp_path / "temp" / one["filename"]).is_file() for one in images)
     assert entry["outputs"]["1"]["animated"] == [False]
     assert [one["type"] for one in images] == ["temp", "temp"]
+
+
+async def test_an_error_report_has_the_inputs_and_no_hidden_value(tmp_path: Path) -> None:
+    # rules R1, Z6
+    seen: list[Any] = []
+
+    def execute(cls, n):
+        seen.append(cls.hidden.auth_token_comfy_org)
+        raise ValueError("broken")
+
+    made = node("Broken3", execute, [io.Int.Input("n")], is_output_node=True, hidden=[io.Hidden.auth_token_comfy_org])
+    async with bench(tmp_path, source=V3Source(made)) as at:
+        entry = await at.run({"1": call("Broken3", n=4)}, extra_data={"auth_token_comfy_org": "hush"})
+    assert seen == ["hush"]
+    report = entry["status"]["messages"][-1][1]
+    assert report["current_inputs"] == {"n": [4]}
+    assert "hush" not in str(entry)
+
+
+def test_a_secret_that_a_v1_node_was_given_is_not_shown() -> None:
+    from limner.engine.executors.failures import shown_inputs
+    from limner.engine.secrets import secret
+
+    assert shown_inputs({"token": [secret("hush")], "n": [1]}) == {"token": ["(secret)"], "n": [1]}
+    assert secret("hush") == "hush"

@@ -31,9 +31,9 @@ from limner.compat.v3.schema import Schema as NodeSchema
 from limner.compat.v3.schema import shown_name
 from limner.errors import BadInput
 from limner.graph import Blocker, NodeResult, Port, Schema
-from limner.graph.source import CompanionName
+from limner.graph.source import APART, CompanionName
 
-_HIDDEN = "_hidden_"
+_HIDDEN = APART
 """Hidden values travel under names of their own: a node may have an input `prompt` beside the hidden prompt."""
 ASYNC = "EXECUTE_NORMALIZED_ASYNC"
 _METHODS: Mapping[CompanionName, str] = {

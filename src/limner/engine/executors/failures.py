@@ -7,7 +7,9 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from limner.engine.secrets import Secret
 from limner.errors import LimnerError, OutOfMemory
+from limner.graph.source import APART
 
 LONGEST = 10_000
 """Characters of one input value that an error carries."""
@@ -91,11 +93,13 @@ _OWN = tuple(f"limner/engine/executors/{name}.py" for name in ("run", "calls", "
 
 def shown_inputs(inputs: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """Input values as the report has them: plain ones as they are, others as text."""
-    return {name: [_shown(value) for value in values] for name, values in inputs.items()}
+    return {name: [_shown(value) for value in values] for name, values in inputs.items() if not name.startswith(APART)}
 
 
 def _shown(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
+    if isinstance(value, Secret):
+        return repr(value)
     text = text_of(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
