@@ -45,12 +45,8 @@ def get_additional_models(conds: Mapping[str, Any], dtype: Any = None) -> tuple[
     models: list[Any] = []
     needed = 0.0
     for control in values_of(conds, "control"):
-        one = control
-        while one is not None:
-            needed += float(getattr(one, "inference_memory_requirements", lambda _: 0)(dtype))
-            own = getattr(one, "get_models_only_self", None) or getattr(one, "get_models", None)
-            models += [] if own is None else own()
-            one = None if own is getattr(one, "get_models", None) else getattr(one, "previous_controlnet", None)
+        needed += float(getattr(control, "inference_memory_requirements", lambda _: 0)(dtype))
+        models += getattr(control, "get_models", list)()
     models += [gligen[1] for gligen in values_of(conds, "gligen")]
     for several in values_of(conds, "additional_models"):
         models += several

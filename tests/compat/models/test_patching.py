@@ -254,3 +254,65 @@ def test_looking_at_a_network_calls_no_callbacks(parts):
     model.add_callback("on_load_after", lambda *args: seen.append(1))
     assert model.model.diffusion_model is model.get_model_object("diffusion_model")
     assert not seen
+
+
+def test_a_control_of_a_packs_own_adds_to_the_network_in_its_range(parts):
+    import comfy.controlnet
+    import comfy.model_patcher
+
+    seen = []
+
+    class Mine(comfy.controlnet.ControlBase):
+        def __init__(self):
+            super().__init__()
+            self.network = comfy.model_patcher.ModelPatcher(
+                torch.nn.Linear(1, 1), torch.device("cpu"), torch.device("cpu")
+            )
+
+        def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+            if t[0] > self.timestep_range[0] or t[0] < self.timestep_range[1]:
+                return None
+            seen.append((batched_number, cond["c_crossattn"].shape[0]))
+            residual = torch.ones(x_noisy.shape[0], 16, 4, 4)
+            return self.control_merge({"middle": [residual]}, None, x_noisy.dtype)
+
+        def get_models(self):
+            return [self.network]
+
+    control = Mine().set_cond_hint(torch.zeros(1, 3, 16, 16), 0.5, (0.0, 1.0))
+    found = sampled(parts.model, positive=text(1, control=control, control_apply_to_uncond=True))
+    assert seen == [(2, 2)] * 2
+    assert not torch.allclose(found, sampled(parts.model))
+    assert control.timestep_range is None
+    late = Mine().set_cond_hint(torch.zeros(1, 3, 16, 16), 0.5, (1.0, 1.0))
+    same = sampled(parts.model, positive=text(1, control=late, control_apply_to_uncond=True))
+    assert torch.allclose(same, sampled(parts.model), atol=1e-5)
+
+
+def test_lists_of_names_that_a_pack_assigns_are_those_of_the_nodes(base):
+    import comfy.samplers
+
+    before = list(comfy.samplers.KSampler.SAMPLERS)
+    comfy.samplers.KSampler.SAMPLERS = [*before, "mine"]
+    try:
+        assert "mine" in comfy.samplers.SAMPLER_NAMES
+    finally:
+        comfy.samplers.KSampler.SAMPLERS = before
+    assert before == comfy.samplers.SAMPLER_NAMES
+
+
+def test_a_model_around_a_packs_network_has_objects_injections_and_hooks_of_its_own(base):
+    import comfy.model_patcher
+    from comfy.patcher_extension import PatcherInjection
+
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    patcher = comfy.model_patcher.ModelPatcher(network, torch.device("cpu"), torch.device("cpu"))
+    seen = []
+    patcher.set_injections("mine", [PatcherInjection(lambda p: seen.append("in"), lambda p: seen.append("out"))])
+    patcher.add_object_patch("1", torch.nn.Tanh())
+    assert isinstance(patcher.get_model_object("1"), torch.nn.Tanh)
+    with patcher.loaded() as loaded:
+        assert isinstance(loaded[1], torch.nn.Tanh)
+    patcher.detach()
+    assert isinstance(network[1], torch.nn.ReLU)
+    assert seen == ["in", "out"]
