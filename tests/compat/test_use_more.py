@@ -484,3 +484,59 @@ def test_nodes_of_masks_latents_and_pictures(base: Path) -> None:
     assert nodes.NODE_CLASS_MAPPINGS.get("KSampler") is nodes.KSampler
     assert "KSamplerAdvanced" in nodes.NODE_CLASS_MAPPINGS.keys()  # noqa: SIM118 - as packs ask
     assert nodes.KSamplerAdvanced.FUNCTION == "sample"
+
+
+def test_layers_of_the_unet_are_built_by_the_references_arguments(base: Path) -> None:
+    from comfy.ldm.modules.attention import SpatialTransformer
+    from comfy.ldm.modules.diffusionmodules.openaimodel import (
+        Downsample,
+        ResBlock,
+        TimestepEmbedSequential,
+        UNetModel,
+        Upsample,
+        forward_timestep_embed,
+    )
+
+    x = torch.rand(1, 32, 6, 6)
+    assert Downsample(32, True)(x).shape == (1, 32, 3, 3)
+    assert Upsample(32, True, out_channels=16)(x).shape == (1, 16, 12, 12)
+    layer = ResBlock(32, 8, 0.0, out_channels=64)
+    assert layer(x, torch.rand(1, 8)).shape == (1, 64, 6, 6)
+    both = TimestepEmbedSequential([layer])
+    assert torch.allclose(forward_timestep_embed(both, x, torch.ones(1, 8)), layer(x, torch.ones(1, 8)))
+    unet = UNetModel(
+        image_size=8,
+        in_channels=4,
+        model_channels=32,
+        out_channels=4,
+        num_res_blocks=[1, 1],
+        channel_mult=(1, 2),
+        num_heads=2,
+        use_spatial_transformer=True,
+        transformer_depth=[1, 0],
+        transformer_depth_output=[1, 1, 0, 0],
+        transformer_depth_middle=1,
+        context_dim=8,
+    )
+    assert any(isinstance(one, SpatialTransformer) for one in unet.modules())
+    found = unet(torch.rand(1, 4, 8, 8), torch.tensor([3.0]), torch.rand(1, 5, 8))
+    assert found.shape == (1, 4, 8, 8)
+
+
+def test_types_of_text_encoders_are_told_apart(base: Path, parts: tuple[Any, ...]) -> None:
+    import comfy.sd
+    import comfy.sd1_clip
+    import comfy.supported_models
+
+    kinds = (
+        comfy.sd.CLIPType.FLUX,
+        comfy.sd.CLIPType.SD3,
+        comfy.sd.CLIPType.STABLE_AUDIO,
+        comfy.sd.CLIPType.STABLE_CASCADE,
+    )
+    assert len({kind.value for kind in kinds}) == 4
+    assert isinstance(parts[1].cond_stage_model, comfy.sd1_clip.SD1ClipModel)
+    config = parts[0].model.model_config
+    assert isinstance(config, comfy.supported_models.SD15)
+    assert not isinstance(config, comfy.supported_models.SDXL)
+    assert comfy.supported_models.SD15 in comfy.supported_models.models
