@@ -34,6 +34,10 @@ def ask(check: Callable[[], None], name: str, *arguments: Any) -> Any:
     return _helpers().ask(check, name, arguments)
 
 
+class HelperEnded(LimnerError):
+    """The process ended before it answered."""
+
+
 class Helper:
     """One process, and the thread that waits for its answers."""
 
@@ -45,6 +49,7 @@ class Helper:
             text=True,
             encoding="utf-8",
         )
+        self.used = False
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._listen, name="pattern answers", daemon=True).start()
 
@@ -68,7 +73,8 @@ class Helper:
                 check()
                 continue
             if not line:
-                raise LimnerError("The process that looks for patterns ended.", do="Run the prompt again.")
+                raise HelperEnded("The process that looks for patterns ended.", do="Run the prompt again.")
+            self.used = True
             answer: dict[str, Any] = json.loads(line)
             return answer
 
@@ -97,17 +103,27 @@ class Helpers:
         self._idle: queue.SimpleQueue[Helper] = queue.SimpleQueue()
 
     def ask(self, check: Callable[[], None], name: str, arguments: tuple[Any, ...]) -> Any:
-        """What `patterns.ask` says."""
+        """What `patterns.ask` says. A helper that ended while it was idle is replaced."""
+        request = json.dumps([name, arguments])
         helper = self._take()
         try:
-            answer = helper.ask(check, json.dumps([name, arguments]))
-        except BaseException:
-            helper.end()
-            raise
+            answer = self._answer(helper, check, request)
+        except HelperEnded:
+            if not helper.used:
+                raise
+            helper = Helper()
+            answer = self._answer(helper, check, request)
         self._idle.put(helper)
         if "error" in answer:
             raise PatternFailed(answer["error"])
         return answer["value"]
+
+    def _answer(self, helper: Helper, check: Callable[[], None], request: str) -> dict[str, Any]:
+        try:
+            return helper.ask(check, request)
+        except BaseException:
+            helper.end()
+            raise
 
     def _take(self) -> Helper:
         while True:
