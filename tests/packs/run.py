@@ -1,7 +1,8 @@
 """Real node packs, unmodified, on a Limner of their own each: `python tests/packs/run.py PACKS_DIR [--only NAME]`.
 
 PACKS_DIR holds one folder a pack. Each is the only pack of a server that is started for it: it must import, its nodes
-must be in `/object_info`, and the workflows in `workflows/<pack>/` must run. `--write FILE` writes the table.
+must be in `/object_info`, and the workflows in `workflows/<pack>/` must run. `workflows/<pack>/beside.txt` names packs that its
+authors want beside it. `--write FILE` writes the table.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ def start(pack: Path, base: Path) -> Server:
     """A server whose only pack is this one, on its own copy of the environment."""
     packs = base / "packs"
     packs.mkdir(parents=True)
-    (packs / pack.name).symlink_to(pack, target_is_directory=True)
+    beside = HERE / "workflows" / pack.name / "beside.txt"
+    others = [pack.parent / name for name in beside.read_text().split()] if beside.is_file() else []
+    for one in (pack, *others):
+        (packs / one.name).symlink_to(one, target_is_directory=True)
     make_inputs(base / "input")
     path = os.pathsep.join([str(HERE / "fixtures"), os.environ.get("PYTHONPATH", "")])
     os.environ["PYTHONPATH"] = path.rstrip(os.pathsep)
