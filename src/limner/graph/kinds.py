@@ -40,9 +40,12 @@ class Int:
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Float:
-    """A float widget. Bounds are inclusive; `round` is the grid the front end rounds to."""
+    """A float widget. Bounds are inclusive; `round` is the grid the front end rounds to.
+
+    Two are never equal: `typing` keeps one of equal annotations, and a bound of 0 would become another node's 0.0.
+    """
 
     min: float | None = None
     max: float | None = None
