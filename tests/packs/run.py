@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import urllib.error
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +62,8 @@ def version(folder: Path) -> str:
     parts: list[str] = []
     project = folder / "pyproject.toml"
     if project.is_file():
-        lines = (line.partition("=") for line in project.read_text(errors="replace").splitlines())
-        parts += [value.strip(" \"'") for name, _, value in lines if name.strip() == "version"][:1]
+        said = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {}).get("version")
+        parts += [str(said)] if said else []
     noted = folder / ".commit"
     if noted.is_file():
         parts.append(noted.read_text().strip())

@@ -284,8 +284,10 @@ class Packs:
         with self._lock:
             report = PackReport(pack.name, str(pack.path), about=pack.about())
             self.reports.append(report)
-            begin = time.monotonic()
             known = self._cache.get(pack) if self._cache is not None else None
+            if known is None and not self._loaded:
+                preload()  # before the clock: it is not the pack's time
+            begin = time.monotonic()
             if known is not None:
                 report.state = "cached"
                 self._register_described(pack, known, report)
@@ -298,8 +300,6 @@ class Packs:
 
     async def _import(self, pack: Pack, report: PackReport) -> ModuleType | None:
         finder = current_finder()
-        if not self._loaded:
-            preload()
         patches_before = len(finder.patches) if finder is not None else 0
         self._loaded.add(pack.path)
         try:
