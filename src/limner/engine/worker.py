@@ -14,7 +14,7 @@ from limner.engine.executors.failures import message, type_name
 from limner.engine.executors.local import Outcome, now
 from limner.engine.hub import EventHub
 from limner.engine.queue import Job, Queue
-from limner.engine.stopping import break_off, take_back
+from limner.engine.stopping import break_off, swallow
 from limner.errors import Interrupted
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Hand:
 
     def __init__(self, work: Callable[[Hand], object]) -> None:
         self.job: Job | None = None
+        self.broken_off = False
         self.left_behind = False
         self.thread = threading.Thread(target=work, args=(self,), name="limner-worker", daemon=True)
 
@@ -128,10 +129,12 @@ class Worker:
         self._end(job, outcome)
 
     def _lay_down(self, hand: Hand) -> None:
-        """From here on nothing is raised in this thread; what was on its way is taken back."""
+        """From here on nothing is raised in this thread; what was on its way goes no further."""
         with self._lock:
             hand.job = None
-            take_back(threading.get_ident())
+        if hand.broken_off:
+            hand.broken_off = False
+            swallow()
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         """Record how a prompt ended and tell it, unless that was done already."""
@@ -170,8 +173,8 @@ class Worker:
         while time.monotonic() < deadline:
             with self._lock:
                 thread = self._hand.thread.ident
-                if self._hand.job is job and thread is not None:
-                    break_off(thread)
+                if self._hand.job is job and thread is not None and break_off(thread):
+                    self._hand.broken_off = True
             if job.over.wait(0.1):
                 return
         if not self._queue.closed:
@@ -187,7 +190,7 @@ class Worker:
             self._hub.mute(thread, job.prompt_id)
             # What may be broken off runs no line of Python any more, so the next prompt need not wait for it.
             if break_off(thread):
-                hand.left_behind = True
+                hand.broken_off = hand.left_behind = True
                 self._hand = Hand(self._work)
         log.warning("A node of prompt %s does not end when it is interrupted; it is left behind.", job.prompt_id)
         self._end(job, interrupted(job, ""))
