@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 import urllib.error
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,8 +62,8 @@ def version(folder: Path) -> str:
     parts: list[str] = []
     project = folder / "pyproject.toml"
     if project.is_file():
-        said = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {}).get("version")
-        parts += [str(said)] if said else []
+        found = re.search(r"""^version\s*=\s*["']([^"']+)""", project.read_text(errors="replace"), re.MULTILINE)
+        parts += [found[1]] if found else []
     noted = folder / ".commit"
     if noted.is_file():
         parts.append(noted.read_text().strip())
