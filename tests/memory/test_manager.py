@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from limner.errors import OutOfMemory
-from limner.memory import DefaultSettings, MemoryManager
+from limner.memory import DefaultSettings, MemoryManager, loading
 from limner.memory import manager as manager_module
 
 CPU = torch.device("cpu")
@@ -155,3 +155,21 @@ def test_available_counts_what_could_be_unloaded(manager):
     load(manager, Fake())
     assert manager.free_memory(CPU) == 150
     assert manager.available(CPU) == 250
+
+
+def test_free_memory_of_no_device_in_particular_is_that_of_the_newest_managers(monkeypatch):
+    asked = []
+    monkeypatch.setattr("limner.memory.devices.free_memory", lambda device: asked.append(device) or 7)
+    manager = MemoryManager(DefaultSettings(cpu=True), torch.device("meta"))
+    assert loading.get_free_memory() == 7
+    assert asked == [manager.own_device]
+
+
+def test_a_network_that_is_forgotten_is_loaded_again_though_it_is_in_use():
+    manager, fake = MemoryManager(DefaultSettings(cpu=True)), Fake()
+    with manager.loaded(fake, None):
+        manager.forget(fake)
+        assert not manager.holds(fake)
+        with manager.loaded(fake, None):
+            assert manager.holds(fake)
+    assert [event for event, _ in fake.events] == ["load", "load"]

@@ -6,9 +6,11 @@ The names and arguments are those of ComfyUI's `model_management`.
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -23,14 +25,23 @@ class Enterable(Protocol):
         """On its device for as long as the block lasts, with `working` bytes to spare."""
 
 
-def get_torch_device() -> torch.device:
-    """Where networks run."""
-    return devices.compute_device(DefaultSettings())
+CHOOSERS: dict[str, Callable[[], torch.device]] = {}
+"""What packs have put in the place of functions that choose a device, by name: `get_torch_device`."""
+
+
+MANAGERS: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""The memory managers there are, by the order in which they were made: a process that serves has one."""
+
+
+def compute_device() -> torch.device:
+    """Where the newest manager's networks run; an accelerator, if there is one, where there is no manager."""
+    newest = MANAGERS.get(max(MANAGERS.keys(), default=-1))
+    return devices.compute_device(DefaultSettings()) if newest is None else newest.own_device
 
 
 def get_free_memory(dev: torch.device | None = None, torch_free_too: bool = False) -> Any:
     """Bytes that can still be allocated on a device; with torch_free_too a pair with what torch holds unused."""
-    device = get_torch_device() if dev is None else dev
+    device = compute_device() if dev is None else dev
     free = devices.free_memory(device)
     if not torch_free_too:
         return free
@@ -60,13 +71,10 @@ def soft_empty_cache(force: bool = False) -> None:
         torch.cuda.empty_cache()
 
 
-_OWN: dict[str, Callable[..., Any]] = {
-    "get_torch_device": get_torch_device,
-    "load_models_gpu": load_models_gpu,
-}
+_OWN: Callable[..., Any] = load_models_gpu
 
 
-def replaced(name: str) -> Callable[..., Any] | None:
-    """What a pack put in the place of a function of this module, or None where it is the own one."""
-    found: Callable[..., Any] = globals()[name]
-    return None if found is _OWN[name] else found
+def replaced_loading() -> Callable[..., Any] | None:
+    """What a pack put in the place of `load_models_gpu`, or None where it is the own one."""
+    found: Callable[..., Any] = vars(sys.modules[__name__])["load_models_gpu"]
+    return None if found is _OWN else found

@@ -87,14 +87,17 @@ class MemoryManager:
         self._models: WeakSet[Any] = WeakSet()
         self._clock = count()
         self._lock = RLock()
+        loading.MANAGERS[1 + max(loading.MANAGERS.keys(), default=-1)] = self
 
     @property
     def device(self) -> torch.device:
         """Where networks run."""
-        chosen = loading.replaced("get_torch_device")
-        if chosen is not None:
-            found: torch.device = chosen()
-            return found
+        chooser = loading.CHOOSERS.get("get_torch_device")
+        return self.own_device if chooser is None else chooser()
+
+    @property
+    def own_device(self) -> torch.device:
+        """Where networks run unless a pack chooses otherwise."""
         if self._device is None:
             self._device = devices.compute_device(self.settings)
         return self._device
@@ -205,12 +208,12 @@ class MemoryManager:
 
     def models(self) -> list[Any]:
         """The models that are loaded."""
-        return [model for model in self._models if self.holds(model.source)]
+        return [model for model in list(self._models) if self.holds(model.source)]
 
     def forget_dead(self) -> None:
         """Unload networks that belong to no model that is left."""
         with self._lock:
-            alive = {(model.source.name, model.source.identity) for model in self._models}
+            alive = {(model.source.name, model.source.identity) for model in list(self._models)}
             self._unload([k for k, one in self._loaded.items() if one.users == 0 and (k.name, k.identity) not in alive])
 
     def move(self, module: nn.Module, device: torch.device | None = None) -> nn.Module:

@@ -194,7 +194,7 @@ class Model(ModelPatcher):
         if self._network is not None:
             yield self._network
             return
-        custom = loading.replaced("load_models_gpu")
+        custom = loading.replaced_loading()
         if custom is not None and not self._asking:
             self._ask(custom, working)
         precision = self.memory.unet_precision(self.family.dtypes)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from enum import Enum
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -128,8 +129,8 @@ def __getattr__(name: str) -> Any:
 
 
 def get_torch_device() -> torch.device:
-    """Where networks run."""
-    return memory().device
+    """Where networks run. What a pack puts in its place decides for all of them."""
+    return memory().own_device
 
 
 def unet_offload_device() -> torch.device:
@@ -574,4 +575,16 @@ def throw_exception_if_processing_interrupted() -> None:
         run.check()
 
 
-WINDOWS = sys.platform == "win32"
+class _Home(ModuleType):
+    """This module: a device that a pack chooses is where networks run."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "get_torch_device" and value is not _OWN_DEVICE:
+            loading.CHOOSERS[name] = value
+        else:
+            loading.CHOOSERS.pop(name, None)
+        super().__setattr__(name, value)
+
+
+_OWN_DEVICE = get_torch_device
+sys.modules[__name__].__class__ = _Home
