@@ -2,7 +2,8 @@
 
 DIR holds workflow files; without it, those of the package comfyui-workflow-templates-json. Every file must convert, and
 where all of its nodes exist the prompt must validate. Which model files are there is left out of account: a name of any
-file counts as one that is there.
+file counts as one that is there. A choice that a node does not offer, because the template is made for a later version
+of it, is counted apart.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Tally:
     converted: int = 0
     whole: int = 0
     valid: int = 0
+    later: dict[str, str] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
     missing: Counter[str] = field(default_factory=Counter)
 
@@ -51,7 +53,7 @@ class Tally:
         """The totals."""
         return (
             f"{self.converted} of {self.files} templates convert; the nodes of {self.whole} all exist, and of these "
-            f"{self.valid} make valid prompts"
+            f"{self.valid} make valid prompts ({len(self.later)} want a choice that later versions offer)"
         )
 
 
@@ -81,7 +83,11 @@ def try_all(folder: Path, registry: NodeRegistry) -> Tally:
         tally.whole += 1
         found = validate(parse(prompt, registry), registry, AnyFile())
         if found.node_errors or found.error:
-            tally.wrong[name] = json.dumps(found.node_errors or found.error)
+            unoffered = all(
+                one["type"] == "value_not_in_list" for node in found.node_errors.values() for one in node["errors"]
+            )
+            kept = tally.later if found.node_errors and unoffered else tally.wrong
+            kept[name] = json.dumps(found.node_errors or found.error)
         else:
             tally.valid += 1
     return tally
@@ -104,7 +110,7 @@ def main() -> int:
         print(f"Install {PACKAGE.replace('_', '-')}, or name a folder of workflows.")
         return 2
     tally = try_all(folder, NodeRegistry.open())
-    for name, why in tally.wrong.items():
+    for name, why in (tally.wrong | tally.later).items():
         print(f"{name}: {why[:700]}")
     most = ", ".join(f"{kind} ({count})" for kind, count in tally.missing.most_common(20))
     print(f"missing most often: {most}")

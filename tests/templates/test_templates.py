@@ -18,7 +18,7 @@ def test_every_official_template_converts_and_those_of_known_nodes_validate() ->
 
     assert tally.wrong == {}
     assert tally.converted == tally.files > 600
-    assert tally.valid == tally.whole > 0
+    assert tally.valid + len(tally.later) == tally.whole > len(tally.later)
 
 
 def test_a_node_without_a_schema_keeps_the_values_that_its_sockets_name() -> None:
