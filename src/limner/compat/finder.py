@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from limner.compat.elsewhere import Elsewhere
 from limner.compat.tables import Table, shipped
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,10 @@ class VirtualModule(ModuleType):
         child = f"{self.__name__}.{name}"
         if self._finder.knows(child):
             return import_module(child)
+        if name not in self._table.absent and not self._table.note:
+            value = self._finder.elsewhere.find(self.__name__, name)
+            if value is not None:
+                return value
         raise AttributeError(self.why_missing(name), name=name, obj=self)
 
     def _look_up(self, name: str) -> Any:
@@ -162,6 +167,7 @@ class Finder(MetaPathFinder):
         self._originals: dict[tuple[str, str], Any] = {}
         self._told: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
+        self.elsewhere = Elsewhere(self)
         self.base = base
         self.host = host
         self.patches: list[Patch] = []

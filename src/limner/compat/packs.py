@@ -340,10 +340,10 @@ class Packs:
 
             found: dict[str, Any] = {}
             for cls in await v3.extension_classes(module):
-                adapter = v3.V3Class(cls)
-                found[adapter.kind] = cls
-                if adapter.title:
-                    tables.titles[adapter.kind] = adapter.title
+                kind = v3.kind_of(cls)
+                found[kind] = cls
+                if title := v3.title_of(cls):
+                    tables.titles[kind] = title
             return found
         return None
 

@@ -385,6 +385,15 @@ class HunyuanVideo(LatentFormat):
     scale_factor = 0.476986
 
 
+class HunyuanVideo15(LatentFormat):
+    """HunyuanVideo 1.5."""
+
+    latent_channels = 32
+    latent_dimensions = 3
+    scale_factor = 1.03682
+    taesd_decoder_name = "lighttaehy1_5"
+
+
 class Cosmos1CV8x8x8(LatentFormat):
     """Cosmos."""
 

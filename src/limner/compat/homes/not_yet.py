@@ -20,6 +20,7 @@ PARTS = {
     "lumina": "the Lumina family",
     "minimax": "the MiniMax family",
     "anima": "the Anima family",
+    "cosmos": "the Cosmos family",
     "mmdit": "the Stable Diffusion 3 family",
     "sd3": "the Stable Diffusion 3 family",
     "video": "video UNets",

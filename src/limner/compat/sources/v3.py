@@ -244,10 +244,26 @@ async def extension_classes(module: ModuleType) -> list[Any]:
         await loading
     listed: Any = extension.get_node_list()
     classes = await listed if inspect.isawaitable(listed) else listed
-    wrong = [one for one in classes if not is_v3(one)] if isinstance(classes, (list, tuple)) else [classes]
+    wrong = [one for one in classes if not kind_of(one)] if isinstance(classes, (list, tuple)) else [classes]
     if wrong:
         raise BadInput(
             f"get_node_list of {type(extension).__name__} gave {wrong[0]!r}.",
             why="It must give a list of subclasses of io.ComfyNode.",
         )
     return list(classes)
+
+
+def kind_of(cls: Any) -> str:
+    """The kind of a class in an extension's list, "" for what is no node.
+
+    Packs that are half way to V3 list V1 classes that only have a GET_SCHEMA, with `node_id` and `display_name`.
+    """
+    if is_v3(cls):
+        return str(V3Class(cls).kind)
+    describe = getattr(cls, "GET_SCHEMA", None) if inspect.isclass(cls) else None
+    return str(getattr(describe(), "node_id", "") or "") if callable(describe) else ""
+
+
+def title_of(cls: Any) -> str:
+    """The title of a class in an extension's list, "" where it has none."""
+    return str((V3Class(cls).title if is_v3(cls) else getattr(cls.GET_SCHEMA(), "display_name", "")) or "")
