@@ -154,9 +154,22 @@ class Engine:
             self.queue.dismiss(request.prompt_id)
             raise
         number: int | float = -place if request.front else place
-        # Shielded: what is on its way to the disk goes into the queue even if the asker has gone.
         chosen = number if request.number is None else request.number
-        return await asyncio.shield(self._accept(request, checked, chosen, owner))
+        keeping = asyncio.ensure_future(self._keep(request, checked, chosen, owner))
+        try:
+            job = await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            # What is on its way to the disk goes into the queue even if the asker has gone.
+            keeping.add_done_callback(self._put_alone)
+            raise
+        # Last, and on the asker's own turn: its reply is written before the loop comes to the first event of the run.
+        self.queue.put(job)
+        return Accepted(request.prompt_id, chosen, checked.node_errors)
+
+    def _put_alone(self, keeping: asyncio.Future[Job]) -> None:
+        """Queue what was kept for an asker who has gone."""
+        if not keeping.cancelled() and keeping.exception() is None:
+            self.queue.put(keeping.result())
 
     def _is_anothers(self, prompt_id: str, owner: str) -> bool:
         """Whether the history has that id from someone else, whose entry would be replaced."""
@@ -169,7 +182,8 @@ class Engine:
             return await asyncio.to_thread(check_prompt, request, self.registry, files, run)
         return check_prompt(request, self.registry, files, run)
 
-    async def _accept(self, request: Request, checked: Checked, number: int | float, owner: str | None) -> Accepted:
+    async def _keep(self, request: Request, checked: Checked, number: int | float, owner: str | None) -> Job:
+        """Write a prompt to the disk. Raises PromptRejected when it cannot be kept."""
         created = now()
         extra_data = {**request.extra_data, "create_time": created}
         record = JobRecord(
@@ -184,25 +198,23 @@ class Engine:
         try:
             commit = self.store.jobs.add(record)
             await commit
-            self.queue.put(
-                Job(
-                    prompt_id=request.prompt_id,
-                    number=number,
-                    prompt=checked.prompt,
-                    extra_data=extra_data,
-                    outputs=checked.outputs,
-                    create_time=created,
-                    sensitive=request.sensitive,
-                    parsed=checked.parsed,
-                    owner=owner,
-                    rank=commit.row,
-                )
-            )
-        except BadInput as error:
-            raise reject("invalid_prompt", error.what, f"{error.why} {error.do}".strip()) from error
-        finally:
+        except BaseException as error:
             self.queue.dismiss(request.prompt_id)
-        return Accepted(request.prompt_id, number, checked.node_errors)
+            if isinstance(error, BadInput):
+                raise reject("invalid_prompt", error.what, f"{error.why} {error.do}".strip()) from error
+            raise
+        return Job(
+            prompt_id=request.prompt_id,
+            number=number,
+            prompt=checked.prompt,
+            extra_data=extra_data,
+            outputs=checked.outputs,
+            create_time=created,
+            sensitive=request.sensitive,
+            parsed=checked.parsed,
+            owner=owner,
+            rank=commit.row,
+        )
 
     def _needs_code(self, kind: str) -> bool:
         if self.registry.source(kind) is not None:
