@@ -167,11 +167,6 @@ class BaseModel:
         """Noise levels and prediction kind, whoever made them."""
         return as_sampling(self.model_sampling)
 
-    @property
-    def model(self) -> BaseModel:
-        """Itself, for those who have it already."""
-        return self
-
     def free_memory(self) -> int:
         """Bytes free on its device."""
         return self.current_patcher.free_memory()

@@ -167,7 +167,7 @@ class Model(ModelPatcher):
         return {key: patch for key, patch in own.items() if key.startswith(filter_prefix or "")}
 
     def get_model_object(self, name: str) -> Any:
-        """What is at that place: the patch if there is one, else the model's own. Raises BadInput for no such place."""
+        """The patch at that place if there is one, else the model's own. Raises NoSuchPart for no such place."""
         if name in self.object_patches:
             return self.object_patches[name]
         if name == "model_sampling":
@@ -178,7 +178,7 @@ class Model(ModelPatcher):
             return _inside(self.network(), name.removeprefix("diffusion_model").removeprefix("."))
         if hasattr(self.model, name.partition(".")[0]):
             return _inside(self.model, name)
-        raise BadInput(
+        raise NoSuchPart(
             f"A model has no {name!r}.", why="It has model_sampling, latent_format, model_config and diffusion_model.…."
         )
 
@@ -341,9 +341,13 @@ class Model(ModelPatcher):
         return found
 
 
+class NoSuchPart(BadInput, AttributeError):
+    """A place that a model does not have. Packs that try names one after another expect an AttributeError."""
+
+
 def _inside(obj: Any, name: str) -> Any:
     for part in name.split(".") if name else ():
         if not hasattr(obj, part):
-            raise BadInput(f"The network has no {name!r}.", why=f"{type(obj).__name__} has no {part!r}.")
+            raise NoSuchPart(f"The network has no {name!r}.", why=f"{type(obj).__name__} has no {part!r}.")
         obj = getattr(obj, part)
     return obj

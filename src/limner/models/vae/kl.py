@@ -87,6 +87,7 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm_groups: int) -> None:
         super().__init__()
+        self.in_channels, self.out_channels, self.use_conv_shortcut = in_channels, out_channels, False
         self.norm1 = GroupNorm(norm_groups, in_channels, eps=EPS)
         self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = GroupNorm(norm_groups, out_channels, eps=EPS)
@@ -105,6 +106,7 @@ class AttnBlock(nn.Module):
 
     def __init__(self, channels: int, norm_groups: int) -> None:
         super().__init__()
+        self.in_channels = channels
         self.norm = GroupNorm(norm_groups, channels, eps=EPS)
         self.q = Conv2d(channels, channels, 1)
         self.k = Conv2d(channels, channels, 1)
@@ -188,11 +190,22 @@ class Middle(nn.Module):
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
-class Encoder(nn.Module):
-    """Pictures to the moments of a latent, level by level smaller."""
+class Ladder(nn.Module):
+    """What encoder and decoder tell of themselves; packs that run them block by block read it."""
 
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
+        self.ch, self.in_channels, self.out_ch = config.ch, config.in_channels, config.out_ch
+        self.num_resolutions, self.num_res_blocks = len(config.ch_mult), config.num_res_blocks
+        self.temb_ch = 0  # no block sees a time
+        self.give_pre_end = self.tanh_out = False  # the last norm and convolution are applied, and nothing after
+
+
+class Encoder(Ladder):
+    """Pictures to the moments of a latent, level by level smaller."""
+
+    def __init__(self, config: KLConfig) -> None:
+        super().__init__(config)
         widths, last = config.widths, len(config.ch_mult) - 1
         self.conv_in = Conv2d(config.in_channels, config.ch, 3, padding=1)
         self.down = nn.ModuleList(
@@ -218,11 +231,11 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
-class Decoder(nn.Module):
+class Decoder(Ladder):
     """Latents to pictures; its levels are numbered like the encoder's, so that it runs from the last to the first."""
 
     def __init__(self, config: KLConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         widths, last = config.widths, len(config.ch_mult) - 1
         self.conv_in = Conv2d(config.z_channels, widths[last], 3, padding=1)
         self.mid = Middle(widths[last], config.norm_groups)
