@@ -130,8 +130,10 @@ def test_a_folder_without_a_page_is_no_front_end(tmp_path: Path) -> None:
         find_front_end(str(tmp_path))
 
 
-def test_the_installed_front_end_is_found_without_being_imported() -> None:
+def test_the_installed_front_end_is_found_without_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
+
+    monkeypatch.delitem(sys.modules, "comfyui_frontend_package", raising=False)
 
     root = find_front_end(None).root
 

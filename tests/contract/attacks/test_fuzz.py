@@ -175,6 +175,8 @@ def test_what_a_node_shows_that_is_no_number_is_null_in_the_history() -> None:
 
 
 def test_the_server_still_runs_prompts(live: Live) -> None:
+    live.post("/queue/resume", {})  # POST /queue/pause was among what was asked
+
     prompt_id = live.post("/prompt", {"prompt": SHOW}).json()["prompt_id"]
 
     assert live.finished(prompt_id)["status"]["status_str"] == "success"
