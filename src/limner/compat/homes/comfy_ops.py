@@ -80,104 +80,76 @@ def _plain(layer: Any) -> bool:
     return not (layer.comfy_cast_weights or len(layer.weight_function) or len(layer.bias_function))
 
 
+class _Cast(CastWeightBiasOp):
+    """What the layers below have in common: torch's own pass, unless weights are to be brought or changed."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The layer of its input."""
+        layer: Any = self
+        own: Any = super()  # torch's layer, which comes after this class in the order
+        found: Tensor = own.forward(*args, **kwargs) if _plain(self) else layer.forward_comfy_cast_weights(*args)
+        return found
+
+
+class _CastConvolution(_Cast):
+    """A convolution over one, two or three axes."""
+
+    def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
+        """The same with weights brought to the input."""
+        layer: Any = self
+        weight, bias = cast_bias_weight(self, input)
+        convolved: Tensor = layer._conv_forward(input, weight, bias)
+        return convolved
+
+
 class disable_weight_init:  # noqa: N801 - ComfyUI's name
     """Torch's layers without the initialisation of their weights."""
 
-    class Linear(CastWeightBiasOp, nn.Linear):
+    class Linear(_Cast, nn.Linear):
         """x @ weightᵀ + bias."""
-
-        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (…, in) → (…, out)."""
-            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
             weight, bias = cast_bias_weight(self, input)
             return F.linear(input, weight, bias)
 
-    class Conv1d(CastWeightBiasOp, nn.Conv1d):
+    class Conv1d(_CastConvolution, nn.Conv1d):
         """One-dimensional convolution."""
 
-        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (B, in, L) → (B, out, L')."""
-            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
-
-        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
-            """The same with weights brought to the input."""
-            weight, bias = cast_bias_weight(self, input)
-            convolved: Tensor = self._conv_forward(input, weight, bias)
-            return convolved
-
-    class Conv2d(CastWeightBiasOp, nn.Conv2d):
+    class Conv2d(_CastConvolution, nn.Conv2d):
         """Two-dimensional convolution."""
 
-        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (B, in, H, W) → (B, out, H', W')."""
-            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
-
-        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
-            """The same with weights brought to the input."""
-            weight, bias = cast_bias_weight(self, input)
-            convolved: Tensor = self._conv_forward(input, weight, bias)
-            return convolved
-
-    class Conv3d(CastWeightBiasOp, nn.Conv3d):
+    class Conv3d(_CastConvolution, nn.Conv3d):
         """Three-dimensional convolution."""
 
-        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (B, in, T, H, W) → (B, out, T', H', W')."""
-            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
-
-        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
-            """The same with weights brought to the input."""
-            weight, bias = cast_bias_weight(self, input)
-            convolved: Tensor = self._conv_forward(input, weight, bias)
-            return convolved
-
-    class GroupNorm(CastWeightBiasOp, nn.GroupNorm):
+    class GroupNorm(_Cast, nn.GroupNorm):
         """Group normalization."""
-
-        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (B, C, …)."""
-            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
             weight, bias = cast_bias_weight(self, input)
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
 
-    class LayerNorm(CastWeightBiasOp, nn.LayerNorm):
+    class LayerNorm(_Cast, nn.LayerNorm):
         """Layer normalization."""
-
-        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (…, width)."""
-            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
             weight, bias = (None, None) if self.weight is None else cast_bias_weight(self, input)
             return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
-    class RMSNorm(CastWeightBiasOp, nn.RMSNorm):
+    class RMSNorm(_Cast, nn.RMSNorm):
         """Normalization by the root mean square."""
 
         bias = None
-
-        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (…, width)."""
-            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
             weight = None if self.weight is None else cast_bias_weight(self, input)[0]
             return F.rms_norm(input, self.normalized_shape, weight, self.eps)
 
-    class ConvTranspose2d(CastWeightBiasOp, nn.ConvTranspose2d):
+    class ConvTranspose2d(_Cast, nn.ConvTranspose2d):
         """Transposed two-dimensional convolution."""
-
-        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (B, in, …) → (B, out, …)."""
-            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
 
         def forward_comfy_cast_weights(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
@@ -187,12 +159,8 @@ class disable_weight_init:  # noqa: N801 - ComfyUI's name
             shape: Any = (self.stride, self.padding, extra, self.groups, self.dilation)
             return F.conv_transpose2d(input, weight, bias, *shape)
 
-    class ConvTranspose1d(CastWeightBiasOp, nn.ConvTranspose1d):
+    class ConvTranspose1d(_Cast, nn.ConvTranspose1d):
         """Transposed one-dimensional convolution."""
-
-        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            """x: (B, in, …) → (B, out, …)."""
-            return super().forward(*args, **kwargs) if _plain(self) else self.forward_comfy_cast_weights(*args)
 
         def forward_comfy_cast_weights(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
             """The same with weights brought to the input."""
