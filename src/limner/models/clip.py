@@ -231,8 +231,8 @@ class ClipPatcher(ModelPatcher):
         return self.clip.source.patches
 
     @patches.setter
-    def patches(self, value: Patches) -> None:
-        self.clip.source = self.clip.source.with_patches(value)
+    def patches(self, value: Patches | Mapping[str, Sequence[Any]]) -> None:
+        self.clip.source = self.clip.source.with_patches(Patches.of(value))
 
     @property
     def size(self) -> int:

@@ -7,7 +7,7 @@ the rest. The names of the public methods are those that node packs call.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -67,8 +67,8 @@ class Model(ModelPatcher):
         return self.source.patches
 
     @patches.setter
-    def patches(self, value: Patches) -> None:
-        self.source = self.source.with_patches(value)
+    def patches(self, value: Patches | Mapping[str, Sequence[Any]]) -> None:
+        self.source = self.source.with_patches(Patches.of(value))
 
     @property
     def load_device(self) -> torch.device:
@@ -130,6 +130,13 @@ class Model(ModelPatcher):
         other.model.__dict__.update(self.model.own(), current_patcher=other)
         for callback in self.get_all_callbacks(CallbacksMP.ON_CLONE):
             callback(self, other)
+        return other
+
+    def unchanged(self) -> Model:
+        """One of the same weights without patches, options and hooks; what was assigned to its `model` stays."""
+        other = Model(self.family, self.config, self.source.with_patches(Patches()), self._sampling, self.memory)
+        other._compute_dtype = self._compute_dtype
+        other.model.__dict__.update(self.model.own(), current_patcher=other)
         return other
 
     def is_clone(self, other: Any) -> bool:

@@ -7,7 +7,7 @@ network when it is loaded and taken out again when it is not used any more.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,18 @@ from limner.weights import Patches, make_patches
 from limner.weights.patches import calculate_weight
 
 
-class ModelPatcher(Hooking):
+class _Making(type):
+    """Packs wrap a model's `model` anew, to be rid of its patches: that gives the model without them."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        inner = args[0] if args else kwargs.get("model")
+        owner = inner.__dict__.get("current_patcher") if hasattr(inner, "__dict__") else None
+        if "unchanged" in cls.__dict__ and isinstance(owner, cls) and type(owner) is not cls:
+            return owner.unchanged()
+        return super().__call__(*args, **kwargs)
+
+
+class ModelPatcher(Hooking, metaclass=_Making):
     """model: the network. load_device, offload_device: where it computes and where it waits. size: bytes, 0: counted.
 
     `limner.models.model.Model` is one whose network is loaded from a file when it is needed.
@@ -46,6 +57,10 @@ class ModelPatcher(Hooking):
         self.backup: dict[str, Tensor] = {}
         self.patches_uuid: Any = uuid.uuid4()
         self._users = 0
+
+    def unchanged(self) -> Any:
+        """One of the same network without patches, options and hooks."""
+        return type(self)(self.model, self.load_device, self.offload_device, self.size, self.weight_inplace_update)
 
     # -- what it is -----------------------------------------------------------------------------------------------
 
@@ -75,8 +90,8 @@ class ModelPatcher(Hooking):
         return self._patches
 
     @patches.setter
-    def patches(self, value: Patches) -> None:
-        self._patches = value
+    def patches(self, value: Patches | Mapping[str, Sequence[Any]]) -> None:
+        self._patches = Patches.of(value)
 
     def model_size(self) -> int:
         """Bytes of its weights."""

@@ -6,6 +6,7 @@ called with an executor and the arguments of what it wraps; calling the executor
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +124,15 @@ def get_all_wrappers(wrapper_type: str, transformer_options: Options, is_model_o
     return _all("wrappers", wrapper_type, transformer_options, is_model_options)
 
 
+def _takes(function: Function, name: str) -> bool:
+    """Whether a function can be given an argument of that name."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # one that does not tell
+        return True
+    return name in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
 class WrapperExecutor:
     """A function inside its wrappers. Called by a wrapper it goes on to the next one, and last to the function.
 
@@ -148,7 +158,11 @@ class WrapperExecutor:
         """Run from here inwards."""
         if self.is_last:
             return self.original(*args, **kwargs)
-        return self.wrappers[self.idx](self, *args, **kwargs)
+        wrapper = self.wrappers[self.idx]
+        if "latent_shapes" in kwargs and not _takes(wrapper, "latent_shapes"):
+            # Wrappers written before there was this argument name all of theirs; they work as they did.
+            kwargs = {name: value for name, value in kwargs.items() if name != "latent_shapes"}
+        return wrapper(self, *args, **kwargs)
 
     @classmethod
     def new_executor(cls, original: Function, wrappers: Sequence[Function], idx: int = 0) -> WrapperExecutor:

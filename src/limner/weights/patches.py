@@ -61,6 +61,19 @@ class Patches:
 
     entries: tuple[Patch, ...] = ()
 
+    @classmethod
+    def of(cls, value: Patches | Mapping[str, Iterable[Sequence[Any]]]) -> Patches:
+        """Patches, or a mapping of them as packs write it: name → [(strength, change, strength of the weight, …)]."""
+        if isinstance(value, Patches):
+            return value
+        return cls(
+            tuple(
+                Patch(key, as_adapter(one[1]), one[0], one[2], *one[3:5])
+                for key, several in value.items()
+                for one in several
+            )
+        )
+
     def __add__(self, other: Patches) -> Patches:
         return Patches(self.entries + other.entries)
 

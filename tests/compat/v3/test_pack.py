@@ -79,3 +79,57 @@ def test_a_broken_schema_is_told_and_leaves_the_rest(place) -> None:
     packs = place.load()
     (report,) = packs.reports
     assert any("Doubles" in problem.text() or "unique" in problem.text() for problem in report.problems)
+
+
+HALF_WAY = """
+from types import SimpleNamespace
+from comfy_api.latest import ComfyExtension
+
+class Old:
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "add"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"n": ("INT", {"default": 1})}}
+
+    def add(self, n):
+        return (n + 1,)
+
+Old.GET_SCHEMA = lambda: SimpleNamespace(node_id="OldNode", display_name="Old one")
+
+class Pack(ComfyExtension):
+    async def get_node_list(self):
+        return [Old]
+
+async def comfy_entrypoint():
+    return Pack()
+"""
+
+
+def test_an_extension_may_list_v1_classes_that_tell_their_id(place) -> None:
+    place.pack("half", HALF_WAY)
+    packs = place.load()
+    assert [report.state for report in packs.reports] == ["loaded"]
+    assert packs.source.describe("OldNode")["display_name"] == "Old one"
+    assert called(packs, "OldNode", n=4) == (5,)
+
+
+BORROWS = """
+import comfy_extras.nodes_hooks
+
+class Borrows(comfy_extras.nodes_hooks.CreateHookModelAsLora):
+    FUNCTION = "borrow"
+
+    def borrow(self):
+        return (hasattr(self, "create_hook"), hasattr(comfy_extras.nodes_hooks.SetClipHooks, "apply_hooks"))
+
+NODE_CLASS_MAPPINGS = {"Borrows": Borrows}
+"""
+
+
+def test_packs_call_the_methods_of_the_hook_nodes_by_name(place) -> None:
+    place.pack("borrows", BORROWS)
+    packs = place.load()
+    made = packs.source.make("Borrows")
+    assert made.borrow() == (True, True)

@@ -116,10 +116,15 @@ class AttnBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, height, width) → the same shape."""
         h = self.norm(x)
-        # (batch, 1 head, pixels, channels): a view when x is channels-last
-        q, k, v = (conv(h).flatten(2).transpose(1, 2)[:, None] for conv in (self.q, self.k, self.v))
-        h = F.scaled_dot_product_attention(q, k, v)[:, 0]
-        return x + self.proj_out(h.transpose(1, 2).reshape(x.shape))
+        return x + self.proj_out(self.optimized_attention(self.q(h), self.k(h), self.v(h)))
+
+    @staticmethod
+    def optimized_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v: (batch, channels, height, width) → the same shape."""
+        # (batch, 1 head, pixels, channels): a view when they are channels-last
+        shape = q.shape
+        q, k, v = (part.flatten(2).transpose(1, 2)[:, None] for part in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(shape)
 
 
 class Downsample(nn.Module):
