@@ -141,9 +141,7 @@ def make_method(schema: Schema, name: str, first: Sequence[str] = ()) -> Callabl
 
     def method(*args: Any, **kwargs: Any) -> Any:
         # Called on an instance or on the class: V3 nodes of ComfyUI have class methods.
-        if args and (
-            isinstance(args[0], BuiltinNode) or (isinstance(args[0], type) and issubclass(args[0], BuiltinNode))
-        ):
+        if args and _is_node(args[0]):
             args = args[1:]
         if len(args) > len(order):
             raise TypeError(f"{schema.kind}.{name} takes {len(order)} inputs, {len(args)} were given.")
@@ -153,6 +151,12 @@ def make_method(schema: Schema, name: str, first: Sequence[str] = ()) -> Callabl
     method.__qualname__ = f"{schema.kind}.{name}"
     method.__doc__ = schema.description or f"Run the node {schema.kind}."
     return _OnBoth(method) if name == "execute" else method  # type: ignore[return-value]  # a descriptor
+
+
+def _is_node(value: Any) -> bool:
+    """Whether a first argument is what the method is called on: packs also lend it to nodes of their own."""
+    cls = value if isinstance(value, type) else type(value)
+    return issubclass(cls, BuiltinNode) or (hasattr(cls, "INPUT_TYPES") and hasattr(cls, "FUNCTION"))
 
 
 class _OnBoth:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 PACK = """
 from comfy_api.latest import ComfyExtension, io
 
@@ -133,3 +135,28 @@ def test_packs_call_the_methods_of_the_hook_nodes_by_name(place) -> None:
     packs = place.load()
     made = packs.source.make("Borrows")
     assert made.borrow() == (True, True)
+
+
+LENDS = """
+import nodes
+
+class Lends:
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "lend"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    def lend(self, image):
+        return nodes.ImageInvert.invert(self, image)
+
+NODE_CLASS_MAPPINGS = {"Lends": Lends}
+"""
+
+
+def test_packs_call_a_builtin_method_on_a_node_of_their_own(place) -> None:
+    place.pack("lends", LENDS)
+    packs = place.load()
+    (inverted,) = called(packs, "Lends", image=torch.zeros(1, 2, 2, 3))
+    assert torch.equal(inverted, torch.ones(1, 2, 2, 3))
