@@ -15,8 +15,8 @@ LONGEST = 10_000
 """Characters of one input value that an error carries."""
 
 MEMORY_TIP = (
-    "This ran out of memory. Make the picture, the batch or the length smaller, close other programs that use the "
-    "device, or start with --lowvram."
+    "This ran out of memory. Make the picture, the batch or the length smaller, use the tiled form of the node, or "
+    "close other programs that use the device."
 )
 
 
