@@ -231,8 +231,7 @@ class Packs:
 
         With the latter `import custom_nodes.NAME` works.
         """
-        for kind in ("input", "output", "temp", "user"):
-            self.host.store.files.root(kind).mkdir(parents=True, exist_ok=True)
+        self.host.store.files.make()
         for root in self.host.store.folders.roots("custom_nodes"):
             parent = str(root.parent)
             if root.name == "custom_nodes" and parent not in sys.path:

@@ -98,9 +98,9 @@ class Files:
             self._owned.clear()
 
     def make(self) -> None:
-        """Make the input, output and temp folders where they are missing: node packs list them when they load."""
-        for kind in SHARED_KINDS:
-            self.root(kind).mkdir(parents=True, exist_ok=True)
+        """Make every folder that is missing: node packs list them when they load."""
+        for root in self._roots.values():
+            root.mkdir(parents=True, exist_ok=True)
 
     def resolve(self, kind: str, subfolder: str, name: str) -> Path:
         """The path of a file of a kind. Raises Forbidden when it would lie elsewhere; it need not exist."""
