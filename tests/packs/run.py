@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -57,20 +56,15 @@ class Result:
         return f"| {self.name} | {self.version} | {state} | {self.shown} of {self.nodes} | {self.seconds:.1f} s | {runs} | {what} |"
 
 
-def version(folder: Path) -> str:
-    """What the pack says its version is, and its commit where that is known."""
-    parts: list[str] = []
-    project = folder / "pyproject.toml"
-    if project.is_file():
-        found = re.search(r"""^version\s*=\s*["']([^"']+)""", project.read_text(errors="replace"), re.MULTILINE)
-        parts += [found[1]] if found else []
+def commit(folder: Path) -> str:
+    """The commit that the pack was fetched at, "" where that is not known."""
     noted = folder / ".commit"
     if noted.is_file():
-        parts.append(noted.read_text().strip())
-    elif (folder / ".git").exists():
-        command = ["git", "-C", str(folder), "log", "-1", "--format=%h %cs"]
-        parts.append(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())
-    return " ".join(parts) or "?"
+        return noted.read_text().strip()
+    if not (folder / ".git").exists():
+        return ""
+    command = ["git", "-C", str(folder), "log", "-1", "--format=%h %cs"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def start(pack: Path, base: Path) -> Server:
@@ -120,11 +114,12 @@ def run_prompt(server: Server, prompt: dict[str, Any]) -> str:
 
 def try_pack(pack: Path) -> Result:
     """Start a server with the pack, look at its nodes, and run its workflows."""
-    result = Result(pack.name, version(pack))
+    result = Result(pack.name, commit(pack))
     with tempfile.TemporaryDirectory() as base:
         server = start(pack.resolve(), Path(base))
         try:
             report = loaded(server.wait(), pack.name)
+            result.version = f"{report['about'].get('version', '')} {result.version}".strip() or "?"
             result.state, result.seconds = report["state"], report["seconds"]
             result.problems = [one["what"] for one in report["problems"]]
             shown = server.get("/object_info")
