@@ -44,11 +44,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-$(VENV)/.bench: $(VENV)/.dev
-	$(PIP) --editable '.[dev,reference]'
-	@touch $@
-
-bench: $(VENV)/.bench
+bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 descriptions: $(VENV)/.run

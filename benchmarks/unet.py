@@ -1,7 +1,7 @@
 """How long is one UNet step at full Stable Diffusion 1.5 size?   256×256 pixels, batch 2, random weights.
 
 budget: bfloat16 at least 2.0 times as fast as float32 where the CPU is fast in bfloat16; no slower than diffusers'
-UNet2DConditionModel on the same weights in each dtype, where diffusers is installed (`pip install .[reference]`).
+UNet2DConditionModel on the same weights in each dtype, where diffusers is installed (`make setup`).
 Runs alternate between the rivals and each is given its best time, because these figures are taken on busy machines.
 """
 

@@ -7,7 +7,9 @@ from limner.errors import BadInput
 from limner.models.convert import unet_aliases
 from limner.models.detect import detect, diffusion_prefix, families
 from limner.models.inspect import describe, stripped
-from limner.models.load import load_checkpoint, load_clip, load_diffusion_model, load_taesd, load_vae
+from limner.models.load import load_checkpoint, load_diffusion_model
+from limner.models.load_text import load_clip
+from limner.models.load_vae import load_taesd, load_vae
 from limner.models.vae.taesd import TAESD, TAESDConfig
 from limner.weights import CheckpointHeader, LazyTensor, save
 from tests.models.checkpoints import checkpoint, memory, metadata, real_header, tensors

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from limner.errors import BadInput
-from limner.models.load import load_checkpoint, load_clip, load_diffusion_model, load_vae
+from limner.models.load import load_checkpoint, load_diffusion_model
+from limner.models.load_text import load_clip
+from limner.models.load_vae import load_vae
 from limner.models.lora import load_lora
 from limner.nodes import model_files, model_merging
 from limner.sampling import make_sampling

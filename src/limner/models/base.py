@@ -22,6 +22,7 @@ from limner.sampling.model_sampling import ModelSampling, as_sampling
 from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
 
 if TYPE_CHECKING:
+    from limner.models.family import Family
     from limner.models.model import Model
 
 MIB = 1024 * 1024
@@ -82,7 +83,12 @@ class BaseModel:
     # -- what it is -----------------------------------------------------------------------------------------------
 
     @property
-    def family(self) -> Any:
+    def config(self) -> Any:
+        """The network's dimensions."""
+        return self.current_patcher.config
+
+    @property
+    def family(self) -> Family:
         """Its model family."""
         return self.current_patcher.family
 
@@ -204,9 +210,9 @@ class BaseModel:
         """The time that the network is told."""
         return timestep
 
-    def encode_adm(self, **_: Any) -> Tensor | None:
-        """The vector beside time and text, for families that take one."""
-        return None
+    def encode_adm(self, **conditioning: Any) -> Tensor | None:
+        """The vector beside time and text, for families that take one; from a condition's entries."""
+        return self.family.vector(self, conditioning)
 
     def concat_cond(self, **conditioning: Any) -> Tensor | None:
         """What is joined to the latent's channels; None where nothing is."""
@@ -220,16 +226,7 @@ class BaseModel:
         conditioning: the entries (`cross_attn`, `concat_latent_image`, `concat_mask` …) and the run's `noise` (shape
         and device), `latent_image` and `denoise_mask`. Returns tensors by argument name of `apply_model`.
         """
-        found: dict[str, Any] = {}
-        if conditioning.get("cross_attn") is not None:
-            found["c_crossattn"] = conditioning["cross_attn"]
-        joined = self.concat_cond(**conditioning)
-        if joined is not None:
-            found["c_concat"] = joined
-        vector = self.encode_adm(**conditioning)
-        if vector is not None:
-            found["y"] = vector
-        return found
+        return self.family.conditions(self, conditioning)
 
     def extra_conds_shapes(self, **_: Any) -> dict[str, Any]:
         """Shapes of what `extra_conds` makes, where they count for memory."""
@@ -276,7 +273,7 @@ class BaseModel:
         if shown.ndim == 4 and patcher.memory.channels_last(patcher.load_device):
             shown = shown.contiguous(memory_format=torch.channels_last)
         context = None if c_crossattn is None else c_crossattn.to(dtype)
-        others = {name: _in_dtype(value, dtype) for name, value in kwargs.items()}
+        others = {name: convert_tensor(value, dtype) for name, value in kwargs.items()}
         time = self.process_timestep(sampling.timestep(t).float(), x=x, **kwargs)
         with patcher.loaded() as network:
             output: Tensor = network(

@@ -13,6 +13,7 @@ from limner.errors import BadInput
 from limner.models.convert import is_diffusers_unet, unet_from_diffusers
 from limner.models.family import Family
 from limner.weights.header import CheckpointHeader
+from limner.weights.targets import renamed
 
 PREFIXES = ("model.diffusion_model.", "model.model.", "net.")
 
@@ -65,14 +66,23 @@ def detect(header: CheckpointHeader) -> Match:
     Raises BadInput that names the nearest family when none matches.
     """
     prefix = diffusion_prefix(header)
-    diffusion = header.select(prefix)
-    if is_diffusers_unet(diffusion.tensors):
-        diffusion = unet_from_diffusers(diffusion)
+    diffusion = from_diffusers(header.select(prefix))
     matching = [family for family in families().values() if all(mark.test(diffusion) for mark in family.marks)]
     if not matching:
         raise unknown_family(header, nearest(diffusion))
-    matching.sort(key=lambda family: -len(family.marks))
-    return Match(matching[0], prefix, diffusion)
+    return Match(max(matching, key=lambda family: len(family.marks)), prefix, diffusion)
+
+
+def from_diffusers(diffusion: CheckpointHeader) -> CheckpointHeader:
+    """A diffusion model in the diffusers library's layout under the reference's names; any other as it is."""
+    if is_diffusers_unet(diffusion.tensors):
+        return unet_from_diffusers(diffusion)
+    layouts = [family.diffusers for family in families().values() if family.diffusers is not None]
+    matching = [layout for layout in layouts if all(mark.test(diffusion) for mark in layout.marks)]
+    if not matching:
+        return diffusion
+    layout = max(matching, key=lambda layout: len(layout.marks))
+    return renamed(diffusion, layout.targets(diffusion))
 
 
 def nearest(diffusion: CheckpointHeader) -> Sequence[Near]:

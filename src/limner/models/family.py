@@ -1,16 +1,22 @@
-"""What a model family is: how it is recognised, built and sampled, and what LoRA files call its weights."""
+"""What a model family is: how it is recognised, built and sampled, and what other files call its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from limner.models.conditions import standard_conditions
+from limner.models.text.recipe import TextEncoding
 from limner.sampling.latent import LatentFormat
 from limner.weights.header import CheckpointHeader
+from limner.weights.targets import Target
+
+if TYPE_CHECKING:
+    from limner.models.base import BaseModel
 
 Overrides = Mapping[str, Any]
 
@@ -34,19 +40,46 @@ def lacks(name: str) -> Mark:
 
 
 @dataclass(frozen=True)
-class TextEncoderSpec:
-    """A text encoder inside a family's checkpoints. name: of its file in `models/text`; prefixes: tried in order."""
-
-    name: str
-    prefixes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Prediction:
-    """How the network's output becomes a picture. kind: of `sampling.make_sampling`; settings: its arguments."""
+    """How the network's output becomes a picture. kind: of `sampling.make_sampling`; settings: its arguments.
+
+    latent: the latent format, where the file has another than its family.
+    """
 
     kind: str
     settings: Mapping[str, Any]
+    latent: LatentFormat | None = None
+
+
+@dataclass(frozen=True)
+class DiffusersLayout:
+    """The diffusers library's names for a family's tensors.
+
+    marks: of a header under these names. targets: of such a header, diffusers' name → where it belongs (see
+    `limner.weights.targets`).
+    """
+
+    marks: tuple[Mark, ...]
+    targets: Callable[[CheckpointHeader], Mapping[str, Target]]
+
+
+@dataclass(frozen=True)
+class LoraNames:
+    """What LoRA files call a family's weights beside `lora_unet_…` and `diffusion_model.…` of the reference's names.
+
+    aliases: other names of weights, without `.weight` → target, from the config and the network's names.
+    templates: how an alias is written, with {dots} or {flat} (dots as underscores). own: how the reference's own
+    names are written, in the same way.
+    """
+
+    aliases: Callable[[Any, Sequence[str]], Mapping[str, Target]] = lambda config, names: {}  # noqa: ARG005
+    templates: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+
+
+def no_vector(model: BaseModel, entries: Mapping[str, Any]) -> Tensor | None:  # noqa: ARG001
+    """The vector beside time and text of families that take none."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -56,8 +89,13 @@ class Family:
     marks: all must hold; of several matching families the one with most marks is meant.
     infer_config, network: the network from the diffusion model's header and the file's overrides.
     prediction: from the diffusion model's and the whole file's header.
+    text: its text encoders; None where it has none.
+    conditions: a model and one condition's entries → what the network is given beside the latent, by argument name;
+    a value may be a tensor or a condition value of `limner.sampling.condition_values`.
+    vector: the vector `y` beside time and text, made of the same entries.
     concat: what is concatenated to the latent, given the config: of "mask", "masked_image", "image".
-    lora_aliases: other names of weights in LoRA files, alias → name, both without suffix, from config and names.
+    diffusers: the layout in which the diffusers library keeps it, where that differs. lora: names in LoRA files.
+    saved_prefix: of its tensors in checkpoints that are saved.
     dtypes: supported, the preferred first. memory_factor: of activations, see `Model.memory_required`.
     """
 
@@ -68,9 +106,13 @@ class Family:
     network: Callable[[Any], nn.Module]
     prediction: Callable[[CheckpointHeader, CheckpointHeader], Prediction]
     latent: LatentFormat
-    text_encoders: tuple[TextEncoderSpec, ...]
+    text: TextEncoding | None = None
     vae_prefixes: tuple[str, ...] = ("first_stage_model.", "vae.")
+    conditions: Callable[[BaseModel, Mapping[str, Any]], dict[str, Any]] = standard_conditions
+    vector: Callable[[BaseModel, Mapping[str, Any]], Tensor | None] = no_vector
     concat: Callable[[Any], tuple[str, ...]] = lambda config: ()  # noqa: ARG005
-    lora_aliases: Callable[[Any, Sequence[str]], Mapping[str, str]] = lambda config, names: {}  # noqa: ARG005
+    diffusers: DiffusersLayout | None = None
+    lora: LoraNames = LoraNames()
+    saved_prefix: str = "model.diffusion_model."
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32)
     memory_factor: float = 2.0

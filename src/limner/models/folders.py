@@ -7,7 +7,9 @@ from pathlib import Path
 
 from limner.errors import NotFound
 from limner.memory import MemoryManager
-from limner.models.load import Checkpoint, load_clip, load_diffusion_model, load_vae
+from limner.models.load import Checkpoint, load_diffusion_model
+from limner.models.load_text import load_clip
+from limner.models.load_vae import load_vae
 
 UNET_NAMES = ("diffusion_pytorch_model",)
 TEXT_NAMES = ("model", "pytorch_model")

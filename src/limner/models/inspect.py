@@ -72,9 +72,9 @@ def _parts(header: CheckpointHeader) -> list[str]:
         config = match.family.infer_config(match.diffusion, overrides(header, "unet"))
         extra = " + ".join(match.family.concat(config))
         found.append(_part("diffusion model", match.prefix, header) + (f", takes {extra} besides" if extra else ""))
-        for spec in match.family.text_encoders:
+        for spec in match.family.text.parts if match.family.text is not None else ():
             found += [
-                _part(f"text encoder {spec.name}", prefix, header)
+                _part(f"text encoder {spec.encoder}", prefix, header)
                 for prefix in spec.prefixes
                 if _TEXT_LAYER in clip_text(header.select(prefix))
             ]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from limner.models.clip import CLIP
-from limner.models.lora_keys import text_names, unet_names
+from limner.models.lora_keys import text_names
 from limner.models.model import Model
 from limner.weights import CheckpointHeader, files, read_adapters
 
-__all__ = ["clip_keys", "load_lora", "model_keys", "text_names", "unet_names"]
+__all__ = ["clip_keys", "load_lora", "model_keys", "text_names"]
 
 _log = logging.getLogger(__name__)
 
 
-def model_keys(model: Model) -> dict[str, str]:
+def model_keys(model: Model) -> dict[str, Any]:
     """What a LoRA file may call this model's weights: name without suffix → patch key."""
     return model.lora_names()
 

@@ -32,3 +32,8 @@ def overrides(header: CheckpointHeader, component: str) -> Mapping[str, Any]:
     if not isinstance(part, dict):
         raise BadInput(f"{header.path.name}: `{component}` in its `config` metadata is not an object.")
     return part
+
+
+def said(header: CheckpointHeader, *components: str) -> dict[str, Any]:
+    """What the file's config says of these components, where it says anything."""
+    return {name: dict(said) for name in components if (said := overrides(header, name))}

@@ -18,7 +18,7 @@ from limner.errors import BadInput
 from limner.memory import MemoryManager, loading
 from limner.models.base import BaseModel
 from limner.models.family import Family
-from limner.models.lora_keys import unet_names
+from limner.models.lora_keys import diffusion_names
 from limner.models.patcher import ModelPatcher, put_attribute
 from limner.sampling.latent import LatentFormat
 from limner.sampling.model_sampling import ModelSampling, as_sampling
@@ -159,10 +159,9 @@ class Model(ModelPatcher):
         """The names of its weights, as patches use them."""
         return {self.source.prefix + name for name in self.source.tensors}
 
-    def lora_names(self) -> dict[str, str]:
-        """What a LoRA file may call its weights: name without suffix → patch key."""
-        names = tuple(self.source.tensors)
-        return unet_names(names, self.source.prefix, self.family.lora_aliases(self.config, names))
+    def lora_names(self) -> dict[str, Any]:
+        """What a LoRA file may call its weights: name without suffix → patch key, or (key, part[, function])."""
+        return diffusion_names(tuple(self.source.tensors), self.source.prefix, self.family.lora, self.config)
 
     def lora_patches(self, lora: Mapping[str, Tensor]) -> Mapping[Any, Adapter]:
         """The changes that a LoRA's tensors make to it, by weight."""

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limner.errors import BadInput
 from limner.models.autoencoder import VAE
 from limner.models.clip import CLIP
+from limner.models.family import Family
 from limner.models.model import Model
 from limner.sampling.model_sampling import ModelSampling
 from limner.sampling.prediction import V
 from limner.sampling.time import DiscreteTime, EDMTime
 from limner.weights import NetworkSource, save
 
-DIFFUSION_PREFIX = "model.diffusion_model."
 ZERO_TERMINAL = 1000.0
 """A discrete schedule that begins above this level begins at (all but) pure noise."""
 ARCHITECTURES = {"sd1": "stable-diffusion-v1"}
@@ -30,10 +31,9 @@ def save_checkpoint(
 ) -> None:
     """A checkpoint of the parts given, patched as they are. title: of the ModelSpec metadata."""
     family, sources = model.family, [model.source]
-    tensors = patched(model.source, DIFFUSION_PREFIX)
+    tensors = patched(model.source, family.saved_prefix)
     if clip is not None:
-        (spec,) = family.text_encoders
-        tensors |= patched(clip.source, f"{spec.prefixes[0]}transformer.")
+        tensors |= clip_tensors(clip, family)
         sources.append(clip.source)
     if vae is not None:
         tensors |= patched(vae.source, family.vae_prefixes[0])
@@ -47,6 +47,14 @@ def save_checkpoint(
         "modelspec.predict_key": "v" if isinstance(model.sampling.prediction, V) else "epsilon",
     }
     save(path, tensors, {**metadata, **spec_of, **said(*sources)})
+
+
+def clip_tensors(clip: CLIP, family: Family) -> dict[str, Tensor]:
+    """The text encoders' tensors under the names that the family's checkpoints have."""
+    if family.text is None:
+        raise BadInput(f"A checkpoint of {family.title} holds no text encoder.", do="Save it without CLIP.")
+    (part,) = family.text.parts
+    return patched(clip.source, f"{part.prefixes[0]}transformer.")
 
 
 def save_clip(path: Path, clip: CLIP, metadata: Mapping[str, str]) -> None:

@@ -6,11 +6,13 @@ and that takes no vector beside the text. Widths, depths and the context's width
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from limner.models.convert import unet_aliases
-from limner.models.family import Family, Mark, Prediction, TextEncoderSpec, has, lacks
+from limner.models.family import Family, Mark, Prediction, has, lacks
+from limner.models.lora_keys import UNET_LORA_NAMES
 from limner.models.metadata import overrides
+from limner.models.text.encode import EncodeSettings
+from limner.models.text.recipe import TextEncoding, TextPart
 from limner.models.unet import UNet, UNetConfig
 from limner.sampling.latent import LatentFormat
 from limner.weights.header import CheckpointHeader
@@ -49,10 +51,18 @@ def concat(config: UNetConfig) -> tuple[str, ...]:
     return ("image",) if extra == config.out_channels else ()
 
 
-def lora_aliases(config: UNetConfig, names: Sequence[str]) -> Mapping[str, str]:
-    """Diffusers' names of the weights."""
-    return unet_aliases(names, config.num_res_blocks)
-
+TEXT = TextEncoding(
+    types=("stable_diffusion",),
+    parts=(
+        TextPart(
+            "clip_l",
+            "l",
+            ("cond_stage_model.", "text_encoder.", "conditioner.embedders.0."),
+            EncodeSettings(),
+        ),
+    ),
+    default_for=(("clip_l",),),
+)
 
 FAMILY = Family(
     name="sd1",
@@ -70,8 +80,8 @@ FAMILY = Family(
     network=UNet,
     prediction=prediction,
     latent=LatentFormat(channels=4, scale_factor=0.18215, preview="SD15", taesd="taesd_decoder"),
-    text_encoders=(TextEncoderSpec("clip_l", ("cond_stage_model.", "text_encoder.", "conditioner.embedders.0.")),),
+    text=TEXT,
     concat=concat,
-    lora_aliases=lora_aliases,
+    lora=UNET_LORA_NAMES,
     memory_factor=1.0,
 )

@@ -9,8 +9,9 @@ from typing import Annotated, NamedTuple
 
 from limner.graph import Choice, Conditioning, Float, Folder, Int, Mask, Run, node
 from limner.graph.kinds import Kind
-from limner.models.load import load_checkpoint, read_header
+from limner.models.load import load_checkpoint
 from limner.models.merging import towards
+from limner.models.reading import read_header
 from limner.nodes.kinds import CLIP, HOOK_KEYFRAMES, HOOKS, TIMESTEPS_RANGE
 from limner.sampling import hooks as hooking
 

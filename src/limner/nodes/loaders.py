@@ -8,7 +8,9 @@ from typing import Annotated, NamedTuple
 from limner.graph import Choice, Float, Folder, Run, node
 from limner.models.folders import load_folder
 from limner.models.legacy_yaml import configured, read_configuration
-from limner.models.load import load_checkpoint, load_clip, load_diffusion_model, load_taesd, load_vae
+from limner.models.load import load_checkpoint, load_diffusion_model
+from limner.models.load_text import load_clip
+from limner.models.load_vae import load_taesd, load_vae
 from limner.models.lora import load_lora
 from limner.models.pixel_space import pixel_space
 from limner.nodes.kinds import CLIP, MODEL, VAE

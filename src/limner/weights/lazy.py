@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -44,3 +44,23 @@ class LazyTensor:
     def transpose(self) -> LazyTensor:
         """A matrix, transposed."""
         return replace(self, shape=self.shape[::-1], read=lambda: self.read().t())
+
+    def swapped(self) -> LazyTensor:
+        """The second half of the rows, then the first."""
+        return replace(self, read=lambda: self.read().roll(self.shape[0] // 2, 0))
+
+    @classmethod
+    def cat(cls, parts: Sequence[LazyTensor]) -> LazyTensor:
+        """The rows of several, one after the other, in the dtype of the first; a part alone is itself."""
+        if len(parts) == 1:
+            return parts[0]
+        first, rows = parts[0], sum(part.shape[0] for part in parts)
+
+        def read() -> Tensor:
+            return torch.cat([part.read().to(first.dtype) for part in parts])
+
+        def release() -> None:
+            for part in parts:
+                part.release()
+
+        return cls(first.dtype, (rows, *first.shape[1:]), read, release)

@@ -5,7 +5,8 @@ from importlib import import_module
 import pytest
 import torch
 
-from limner.models.load import load_checkpoint, load_clip, load_diffusion_model
+from limner.models.load import load_checkpoint, load_diffusion_model
+from limner.models.load_text import load_clip
 from limner.models.lora import load_lora
 from limner.sampling.resize import common_upscale
 from limner.weights import save

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from limner.models.lora import text_names, unet_names
-from limner.models.sd1 import FAMILY
-from limner.models.unet import UNetConfig
+from limner.models.detect import detect
+from limner.models.lora_keys import diffusion_names, text_names
 from limner.weights import CheckpointHeader, make_patches, read_adapters
+from limner.weights.targets import swap_halves
+from tests.golden import weights
 from tests.golden.case import Case, Check, UnsupportedCaseError, unsupported
 
 KEY = "k.weight"
+HEADERS = Path(__file__).resolve().parents[2] / "headers"
 
 
 def merged(path: Path, folder: Path) -> list[Check]:
@@ -32,23 +35,53 @@ def merged(path: Path, folder: Path) -> list[Check]:
 def names(path: Path, folder: Path) -> list[Check]:
     """Every name that the case maps to a weight that exists; names of weights that the network lacks map to none.
 
-    The network's own weights are read off the case: those that it names by themselves.
+    The diffusion model's own weights and dimensions are those of the header of the same name.
     """
     expected = Case(path, folder).data["map"]
     stem = path.name.split(".")[0]
-    if stem == "sd15":
-        prefix = "diffusion_model."
-        own = [key.removeprefix(prefix) for name, key in expected.items() if key in (name, name + ".weight")]
-        found = unet_names(own, prefix, FAMILY.lora_aliases(UNetConfig(), own))
-    elif stem == "clip_sd15":
-        prefix = "clip_l.transformer."
-        own = [key.removeprefix(prefix) for name, key in expected.items() if name.startswith("text_encoders.")]
-        found = text_names(own, prefix)
+    if stem.startswith("clip_"):
+        found, known = _text_names(stem, expected)
     else:
-        raise UnsupportedCaseError("Names of another family.")
-    known = {prefix + name for name in own}
-    wrong = [name for name, key in expected.items() if found.get(name) != (key if key in known else None)]
+        match = detect(header(stem, folder))
+        own = tuple(match.diffusion.tensors)
+        config = match.family.infer_config(match.diffusion, {})
+        found = diffusion_names(own, "diffusion_model.", match.family.lora, config)
+        known = {"diffusion_model." + name for name in own}
+    wrong = [name for name, target in expected.items() if not _agree(found.get(name), target, known)]
     return [Check("names", float(len(wrong)))]
+
+
+def _text_names(stem: str, expected: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """What we call the weights that the case names, and those weights."""
+    if stem != "clip_sd15":
+        raise UnsupportedCaseError("Names of another text encoder.")
+    prefix = "clip_l.transformer."
+    own = [key.removeprefix(prefix) for name, key in expected.items() if name.startswith("text_encoders.")]
+    return text_names(own, prefix), {prefix + name for name in own}
+
+
+def _agree(found: Any, target: Any, known: set[str]) -> bool:
+    """Whether we mean by a name what the case means by it."""
+    if isinstance(target, str):
+        return bool(found == (target if target in known else None))
+    part = (target["key"], target["narrow"] and tuple(target["narrow"]))
+    return bool(found == ((*part, swap_halves) if target["function"] else part))
+
+
+def header(name: str, folder: Path) -> CheckpointHeader:
+    """The header of a published file: of the project's fixtures, or beside the cases."""
+    for place in (HEADERS, folder.parents[1] / "headers"):
+        for stem in (f"{name}-unet", name, *(f"{name}-{kind}" for kind in ("base-unet", "dev", "medium"))):
+            file = place / f"{stem}.json.gz"
+            if file.is_file():
+                return shapes_alone(weights.read_manifest(file), stem)
+    raise UnsupportedCaseError(f"No header of {name}.")
+
+
+def shapes_alone(manifest: dict[str, Any], name: str) -> CheckpointHeader:
+    """The names and shapes of a header: [name, shape, kind] in the golden data, [name, dtype, shape] in our fixtures."""
+    tensors = [(key, *sorted(rest, key=lambda one: isinstance(one, list))) for key, *rest in manifest["tensors"]]
+    return CheckpointHeader.unstripped({"tensors": [(key, "F16", shape) for key, _, shape in tensors]}, name)
 
 
 RUNNERS = {"lora/*.safetensors": merged, "lora_keys/*": names}

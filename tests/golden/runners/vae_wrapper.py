@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from limner.memory import DefaultSettings, MemoryManager
-from limner.models.load import vae_of
+from limner.models.load_vae import vae_of
 from limner.weights import CheckpointHeader
 from tests.golden.case import Case, Check, UnsupportedCaseError, unsupported
 

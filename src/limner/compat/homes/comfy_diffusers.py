@@ -11,7 +11,7 @@ from torch import Tensor
 from limner.compat.homes._services import memory
 from limner.compat.homes.not_yet import missing
 from limner.errors import NotFound
-from limner.models import load
+from limner.models import load, load_text, load_vae
 from limner.models.convert import clip_text, vae_from_diffusers
 from limner.weights import CheckpointHeader
 
@@ -44,11 +44,11 @@ def load_diffusers(
     if output_clip:
         names = ("model.fp16.safetensors", "model.safetensors", "pytorch_model.fp16.bin", "pytorch_model.bin")
         folders = [Path(one) for one in embedding_directory or ()]
-        clip = load.load_clip([part("text_encoder", *names)], "stable_diffusion", memory(), folders)
+        clip = load_text.load_clip([part("text_encoder", *names)], "stable_diffusion", memory(), folders)
     if output_vae:
         names = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors",
                  "diffusion_pytorch_model.fp16.bin", "diffusion_pytorch_model.bin")  # fmt: skip
-        vae = load.load_vae(part("vae", *names), memory())
+        vae = load_vae.load_vae(part("vae", *names), memory())
     return model, clip, vae
 
 

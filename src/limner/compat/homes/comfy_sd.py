@@ -15,7 +15,7 @@ from limner.compat.homes import comfy_model_detection as model_detection
 from limner.compat.homes._services import memory
 from limner.compat.homes.not_yet import missing
 from limner.compat.homes.stands_for import StandsFor
-from limner.models import load, replaced
+from limner.models import load, load_text, load_vae, replaced
 from limner.models.autoencoder import VAE as OwnVAE  # noqa: N811 - a class
 from limner.models.clip import CLIP as OwnCLIP  # noqa: N811
 from limner.models.load import from_state as _from_state
@@ -91,7 +91,7 @@ class VAE(OwnVAE, metaclass=StandsFor):
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         del device, config, dtype
-        made = load.vae_of(CheckpointHeader.of(sd or {}, metadata), memory(), strict=False)
+        made = load_vae.vae_of(CheckpointHeader.of(sd or {}, metadata), memory(), strict=False)
         self.__dict__.update(made.__dict__)
 
 
@@ -227,7 +227,7 @@ def load_clip(
 ) -> Any:
     """The text encoder of files."""
     del model_options
-    return load.read_clip(ckpt_paths, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
+    return load_text.read_clip(ckpt_paths, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
 
 
 def load_text_encoder_state_dicts(
@@ -239,7 +239,7 @@ def load_text_encoder_state_dicts(
     """The text encoder of tensors."""
     del model_options
     headers = [CheckpointHeader.of(one) for one in state_dicts]
-    return load.clip_of(headers, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
+    return load_text.clip_of(headers, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
 
 
 def detect_te_model(sd: Mapping[str, Any]) -> TEModel | None:
