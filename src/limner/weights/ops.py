@@ -52,6 +52,14 @@ class Conv2d(nn.Conv2d):
         return self._conv_forward(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type,no-any-return]
 
 
+class Conv3d(nn.Conv3d):
+    """Three-dimensional convolution, computed in x's dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, in, frames, height, width) → (batch, out, frames', height', width')."""
+        return self._conv_forward(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type,no-any-return]
+
+
 class GroupNorm(nn.GroupNorm):
     """Group normalization, computed in x's dtype. Wu & He 2018."""
 
@@ -66,6 +74,14 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """x: (…, width), normalised over the last axes."""
         return F.layer_norm(x, self.normalized_shape, cast(self.weight, x), cast(self.bias, x), self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square normalization, computed in x's dtype. Zhang & Sennrich 2019."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (…, width), scaled to unit mean square over the last axes."""
+        return F.rms_norm(x, list(self.normalized_shape), cast(self.weight, x), self.eps)
 
 
 class Embedding(nn.Embedding):
