@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from limner.errors import BadInput
 from limner.models.concat import concat_cond
 from limner.models.legacy_config import LegacyConfig
 from limner.sampling.latent import LatentFormat
@@ -226,7 +227,23 @@ class BaseModel:
         conditioning: the entries (`cross_attn`, `concat_latent_image`, `concat_mask` …) and the run's `noise` (shape
         and device), `latent_image` and `denoise_mask`. Returns tensors by argument name of `apply_model`.
         """
-        return self.family.conditions(self, conditioning)
+        found = self.family.conditions(self, conditioning)
+        self._refuse_other_text(found.get("c_crossattn"))
+        return found
+
+    def _refuse_other_text(self, text: Any) -> None:
+        """Raise BadInput where the text is of another width than the network takes: another family's."""
+        tokens = getattr(text, "cond", text)
+        wanted = self.family.context_width(self.config)
+        if wanted is None or not isinstance(tokens, Tensor) or tokens.shape[-1] == wanted:
+            return
+        words = " or ".join(self.family.text.types) if self.family.text is not None else ""
+        raise BadInput(
+            f"The text conditioning is {tokens.shape[-1]} wide, {self.family.title} takes {wanted}.",
+            why="It was encoded by the text encoder of another model family.",
+            do="Encode the prompt with the CLIP of this model's checkpoint"
+            + (f", or with Load CLIP and the type {words}." if words else "."),
+        )
 
     def extra_conds_shapes(self, **_: Any) -> dict[str, Any]:
         """Shapes of what `extra_conds` makes, where they count for memory."""

@@ -93,6 +93,7 @@ class Family:
     conditions: a model and one condition's entries → what the network is given beside the latent, by argument name;
     a value may be a tensor or a condition value of `limner.sampling.condition_values`.
     vector: the vector `y` beside time and text, made of the same entries.
+    context_width: features of a text token that the network takes, given the config; None where it takes any.
     concat: what is concatenated to the latent, given the config: of "mask", "masked_image", "image".
     diffusers: the layout in which the diffusers library keeps it, where that differs. lora: names in LoRA files.
     saved_prefix: of its tensors in checkpoints that are saved.
@@ -110,6 +111,7 @@ class Family:
     vae_prefixes: tuple[str, ...] = ("first_stage_model.", "vae.")
     conditions: Callable[[BaseModel, Mapping[str, Any]], dict[str, Any]] = standard_conditions
     vector: Callable[[BaseModel, Mapping[str, Any]], Tensor | None] = no_vector
+    context_width: Callable[[Any], int | None] = lambda config: None  # noqa: ARG005
     concat: Callable[[Any], tuple[str, ...]] = lambda config: ()  # noqa: ARG005
     diffusers: DiffusersLayout | None = None
     lora: LoraNames = LoraNames()

@@ -81,6 +81,7 @@ FAMILY = Family(
     prediction=prediction,
     latent=LatentFormat(channels=4, scale_factor=0.18215, preview="SD15", taesd="taesd_decoder"),
     text=TEXT,
+    context_width=lambda config: config.context_dim,
     concat=concat,
     lora=UNET_LORA_NAMES,
     memory_factor=1.0,

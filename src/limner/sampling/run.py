@@ -68,13 +68,6 @@ def ksample(
     Honours the latent's `noise_mask` and `batch_index`. Raises BadInput when the channels do not fit the model.
     """
     samples = entry.fix_empty_latent_channels(model, latent["samples"])
-    wanted = model.latent_format.channels
-    if samples.shape[1] != wanted:
-        raise BadInput(
-            f"The latent has {samples.shape[1]} channels, this model's have {wanted}.",
-            why="It was encoded for another model family.",
-            do="Encode the picture with this model's VAE, or start from an empty latent.",
-        )
     if disable_noise:
         noise = torch.zeros(samples.shape, dtype=samples.dtype)
     else:
