@@ -64,6 +64,8 @@ def _agree(found: Any, target: Any, known: set[str]) -> bool:
     """Whether we mean by a name what the case means by it."""
     if isinstance(target, str):
         return bool(found == (target if target in known else None))
+    if target["key"] not in known:
+        return found is None
     part = (target["key"], target["narrow"] and tuple(target["narrow"]))
     return bool(found == ((*part, swap_halves) if target["function"] else part))
 

@@ -73,3 +73,11 @@ class Hooks(dict[str, Any]):
         if not found or block is None:
             return None
         return found.get((*block, index), found.get(block))
+
+    def block_replacement(self, kind: str, number: int) -> Callable[..., Mapping[str, Any]] | None:
+        """What takes over for a whole block of a transformer: kind is "double_block" or "single_block".
+
+        It is called with the block's arguments and {"original_block": a function of such arguments}, and answers with
+        the streams by name.
+        """
+        return (self._replace.get("dit") or {}).get((kind, number))  # type: ignore[return-value]
