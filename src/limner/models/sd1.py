@@ -14,7 +14,7 @@ from limner.models.metadata import overrides
 from limner.models.text.encode import EncodeSettings
 from limner.models.text.recipe import TextEncoding, TextPart
 from limner.models.unet import UNet, UNetConfig
-from limner.sampling.latent import LatentFormat
+from limner.sampling.latent_formats import FORMATS
 from limner.weights.header import CheckpointHeader
 
 
@@ -79,7 +79,7 @@ FAMILY = Family(
     infer_config=infer_config,
     network=UNet,
     prediction=prediction,
-    latent=LatentFormat(channels=4, scale_factor=0.18215, preview="SD15", taesd="taesd_decoder"),
+    latent=FORMATS["SD15"],
     text=TEXT,
     context_width=lambda config: config.context_dim,
     concat=concat,
