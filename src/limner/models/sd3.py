@@ -31,7 +31,7 @@ from limner.models.lora_keys import weights_alone
 from limner.models.text.encode import Encoded, EncodeSettings
 from limner.models.text.recipe import RowSettings, TextEncoding, TextPart
 from limner.models.unet import timestep_embedding
-from limner.sampling.latent import LatentFormat
+from limner.sampling.latent_formats import FORMATS
 from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Conv2d, LayerNorm, Linear, RMSNorm
@@ -534,8 +534,8 @@ def combine(outputs: Mapping[str, Encoded]) -> Encoded:
                 do="Load the encoders that belong together: CLIP-L, CLIP-G and T5-XXL.",
             )
         conds.insert(0, F.pad(beside, (missing, right)))
-    pooled_l = torch.zeros(1, CLIP_L_WIDTH) if clip_l is None else clip_l.pooled
-    pooled_g = torch.zeros(1, CLIP_G_WIDTH) if clip_g is None else clip_g.pooled
+    pooled_l = torch.zeros(1, CLIP_L_WIDTH) if clip_l is None or clip_l.pooled is None else clip_l.pooled
+    pooled_g = torch.zeros(1, CLIP_G_WIDTH) if clip_g is None or clip_g.pooled is None else clip_g.pooled
     cond = torch.cat(conds, dim=1) if conds else torch.zeros(1, 77, width)
     return Encoded(cond, torch.cat((pooled_l, pooled_g), dim=-1))
 
@@ -583,9 +583,10 @@ FAMILY = Family(
     infer_config=MMDiTConfig.from_header,
     network=MMDiT,
     prediction=prediction,
-    latent=LatentFormat(channels=16, scale_factor=1.5305, shift_factor=0.0609, preview="SD3", taesd="taesd3_decoder"),
+    latent=FORMATS["SD3"],
     text=TEXT,
     vector=vector,
+    context_width=lambda config: config.context_dim,
     diffusers=DiffusersLayout(
         marks=(has("pos_embed.proj.weight"), has("transformer_blocks.0.attn.add_q_proj.weight")),
         targets=diffusers_targets,

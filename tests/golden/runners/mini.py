@@ -48,8 +48,13 @@ def ksampler(path: Path, folder: Path) -> list[Check]:
 
 def _conditioning(case: Case, branch: str) -> list[list[Any]]:
     prefix = branch + "."
-    tensors = {name.removeprefix(prefix): value for name, value in case.inputs.items() if name.startswith(prefix)}
+    tensors: dict[str, Any] = {
+        name.removeprefix(prefix): value for name, value in case.inputs.items() if name.startswith(prefix)
+    }
     context = tensors.pop("context")
+    numbered = sorted(name for name in tensors if name.startswith("reference_latents"))
+    if numbered:
+        tensors["reference_latents"] = [tensors.pop(name) for name in numbered]
     return [[context, {**tensors, **case.metadata["conditioning_values"][branch]}]]
 
 
