@@ -10,7 +10,7 @@ import torch
 
 from limner.memory import DefaultSettings, MemoryManager
 from limner.weights import CheckpointHeader, save
-from tests.models.make import TINY_CLIP, TINY_KL, TINY_UNET, tiny_clip, tiny_tokenizer, tiny_unet, tiny_vae
+from tests.models.make import TINY_CLIP, TINY_KL, TINY_UNET, tiny_bpe, tiny_clip, tiny_unet, tiny_vae
 
 HEADERS = Path(__file__).resolve().parents[1] / "headers"
 CONFIG = {
@@ -41,7 +41,7 @@ def tensors(**unet) -> dict[str, torch.Tensor]:
 
 
 def metadata() -> dict[str, str]:
-    return {"config": json.dumps(CONFIG), "tokenizer_json": tiny_tokenizer().bpe.to_str()}
+    return {"config": json.dumps(CONFIG), "tokenizer_json": tiny_bpe().to_str()}
 
 
 def checkpoint(folder: Path, contents: dict[str, torch.Tensor] | None = None, name: str = "tiny.safetensors") -> Path:

@@ -1,9 +1,11 @@
 """Small networks and prompts to test with."""
 
 import torch
+from tokenizers import Tokenizer
 
 from limner.models.text.clip import CLIPText, CLIPTextConfig
-from limner.models.text.tokenizer import ClipTokenizer, clip_bpe
+from limner.models.text.tokenizer import RowTokenizer
+from limner.models.text.vocabulary import TokenizerJson, clip_bpe
 from limner.models.unet import UNet, UNetConfig
 from limner.models.vae.kl import AutoencoderKL, KLConfig
 
@@ -42,10 +44,14 @@ def tiny_clip(**changes) -> CLIPText:
     return CLIPText(CLIPTextConfig(**{**TINY_CLIP.__dict__, **changes})).eval()
 
 
-def tiny_tokenizer(**settings) -> ClipTokenizer:
-    """A tokenizer that knows bytes and the words "cat" and "dog": ids 0 … 511 bytes, start 516, end and padding 517."""
-    merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
-    return ClipTokenizer(clip_bpe(merges), **{"start": 516, "end": 517, "pad": 517, **settings})
+def tiny_bpe() -> Tokenizer:
+    """A byte-pair encoder that knows bytes and the words "cat" and "dog": ids 0 … 511 bytes, start 516, end 517."""
+    return clip_bpe([("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")])
+
+
+def tiny_tokenizer(**settings) -> RowTokenizer:
+    """A tokenizer of that vocabulary, whose padding is its end token."""
+    return RowTokenizer(TokenizerJson(tiny_bpe()), **{"start": 516, "end": 517, "pad": 517, **settings})
 
 
 def shapes_of(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:

@@ -82,7 +82,7 @@ def test_a_familys_merge_has_a_ratio_for_each_block(pair):
 
 def test_text_encoders_are_merged_alike(pair):
     first, second = (one.clip for one in pair)
-    name = "text_model.encoder.layers.0.mlp.fc1.weight"
+    name = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
     merged = model_merging.clip_simple(first, second, 0.25)
     assert torch.allclose(merged.source.patched(name), expected(first, name, 0.25), atol=1e-5)
     difference = model_merging.clip_subtract(second, first, 2.0)

@@ -8,7 +8,7 @@ from limner.errors import BadInput
 from limner.models.text.clip import CLIPTextConfig
 from limner.models.text.embeddings import vectors_of
 from limner.models.text.encode import EncodeSettings, encode_weighted
-from limner.models.text.tokenizer import clip_bpe, parse_tokenizer
+from limner.models.text.vocabulary import clip_bpe, parse_tokenizer
 from limner.models.text.weighting import parse_weights
 from tests.models.make import TINY_CLIP, shapes_of, tiny_clip, tiny_tokenizer
 

@@ -243,7 +243,7 @@ def test_scaled_attention_scales_weights_and_biases():
 def test_scaled_queries_of_a_text_encoder_are_scaled_weights(tmp_path):
     clip = load_checkpoint(checkpoint(tmp_path), memory()).clip
     scaled = unet_patches.scale_clip_attention(clip, q=2.0)
-    name = "text_model.encoder.layers.0.self_attn.q_proj.weight"
+    name = "clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight"
     assert torch.allclose(scaled.source.patched(name), 2 * clip.source.patched(name))
     other = name.replace("q_proj", "v_proj")
     assert torch.equal(scaled.source.patched(other), clip.source.patched(other))

@@ -1,26 +1,29 @@
-"""CLIP: a text encoder and its tokenizer as they cross node boundaries: prompts to conditioning."""
+"""CLIP: text encoders and their tokenizers as they cross node boundaries: prompts to conditioning."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from limner.errors import BadInput
 from limner.memory import MemoryManager, loading
 from limner.models.clip_parts import ClipModel, ClipTokenizers
 from limner.models.lora_keys import text_names
 from limner.models.patcher import ModelPatcher
-from limner.models.text.clip import CLIPText
 from limner.models.text.embeddings import vectors_of
 from limner.models.text.encode import Encoded, EncodeSettings, encode_weighted
-from limner.models.text.tokenizer import ClipTokenizer
+from limner.models.text.kinds import EncoderKind
+from limner.models.text.networks import transformer
+from limner.models.text.recipe import TextEncoding, TextPart
+from limner.models.text.tokenizer import OPTIONS, RowTokenizer
 from limner.sampling.hooks import HookGroup
 from limner.weights import CheckpointHeader, NetworkSource, Patches, files, make_patches, read_adapters
 from limner.weights.adapters import Adapter
@@ -33,30 +36,57 @@ EMBEDDING_EXTENSIONS = (".safetensors", ".pt", ".bin")
 
 @dataclass(eq=False)
 class TextEncoder:
-    """One text encoder of a CLIP. key: of its tokens ("l"); name: as in patch keys ("clip_l")."""
+    """One text encoder of a CLIP.
 
-    key: str
-    name: str
-    make_tokenizer: Callable[[], ClipTokenizer]
+    part: what the family says of it: its name in patch keys ("clip_l"), the key of its tokens ("l"). kind: of network
+    and tokenizer. make_tokenizer: called when the first prompt comes. settings: of the encoding, with the special
+    tokens of its file.
+    """
+
+    part: TextPart
+    kind: EncoderKind
+    make_tokenizer: Callable[[], RowTokenizer]
     settings: EncodeSettings
 
+    @property
+    def name(self) -> str:
+        """As in patch keys: "clip_l"."""
+        return self.part.encoder
+
+    @property
+    def key(self) -> str:
+        """Of its tokens: "l"."""
+        return self.part.key
+
+    @property
+    def prefix(self) -> str:
+        """Of its tensors' names in the CLIP and in patch keys."""
+        return f"{self.name}.transformer."
+
     @cached_property
-    def tokenizer(self) -> ClipTokenizer:
+    def tokenizer(self) -> RowTokenizer:
         """Made when the first prompt comes; shared by all clones."""
         return self.make_tokenizer()
 
 
 class CLIP:
-    """A text encoder: `tokenize` a prompt, `encode_from_tokens_scheduled` to conditioning.
+    """Text encoders: `tokenize` a prompt, `encode_from_tokens_scheduled` to conditioning.
 
-    layer_idx: which layer's output is taken, -1 the last; None as the family has it. embeddings: folders of textual
-    inversions. A clone shares the weights.
+    encoders: in the family's order. encoding: how the family puts their outputs together. source: one network that
+    holds them all. layer_idx: which layer's output is taken, -1 the last; None as the family has it. embeddings:
+    folders of textual inversions. A clone shares the weights.
     """
 
     def __init__(
-        self, encoder: TextEncoder, source: NetworkSource, memory: MemoryManager, embeddings: Sequence[Path] = ()
+        self,
+        encoders: Sequence[TextEncoder],
+        encoding: TextEncoding,
+        source: NetworkSource,
+        memory: MemoryManager,
+        embeddings: Sequence[Path] = (),
     ) -> None:
-        self.encoder = encoder
+        self.encoders = tuple(encoders)
+        self.encoding = encoding
         self.source = source
         self.memory = memory
         self.embeddings = tuple(embeddings)
@@ -68,7 +98,7 @@ class CLIP:
 
     def clone(self) -> CLIP:
         """A CLIP that can be changed without changing this one."""
-        other = CLIP(self.encoder, self.source, self.memory, self.embeddings)
+        other = CLIP(self.encoders, self.encoding, self.source, self.memory, self.embeddings)
         other.__class__ = type(self)
         other.layer_idx = self.layer_idx
         other.tokenizer_options = dict(self.tokenizer_options)
@@ -81,12 +111,12 @@ class CLIP:
 
     @cached_property
     def cond_stage_model(self) -> ClipModel:
-        """The text encoders: `cond_stage_model.clip_l`."""
+        """The text encoders: `cond_stage_model.clip_l`, `.t5xxl` …."""
         return ClipModel(self)
 
     @cached_property
     def tokenizer(self) -> ClipTokenizers:
-        """The tokenizers: `tokenizer.clip_l`."""
+        """The tokenizers: `tokenizer.clip_l`, `.t5xxl` …."""
         return ClipTokenizers(self)
 
     @property
@@ -113,14 +143,41 @@ class CLIP:
         self.layer_idx = layer_idx
 
     def set_tokenizer_option(self, option_name: str, value: Any) -> None:
-        """Keep an option for tokenizers that know it."""
+        """Keep an option for tokenizers that know it: ENCODER_OPTION, such as `t5xxl_min_length`."""
         self.tokenizer_options[option_name] = value
 
-    def tokenize(self, text: str, return_word_ids: bool = False, **_: Any) -> Tokens:
-        """Rows of (id or vector, weight), or (…, word number), by the encoder's key."""
-        rows = self.encoder.tokenizer.rows(text, self._find_embedding)
-        kept = 3 if return_word_ids else 2
-        return {self.encoder.key: [[tuple(token[:kept]) for token in row] for row in rows]}
+    def tokenizer_of(self, encoder: TextEncoder, options: Mapping[str, Any] | None = None) -> RowTokenizer:
+        """An encoder's tokenizer as this CLIP's options, and those given, have it."""
+        said = {**self.tokenizer_options, **(options or {})}
+        return encoder.tokenizer.with_options(
+            {name: said[key] for name in OPTIONS if (key := f"{encoder.name}_{name}") in said}
+        )
+
+    def tokenize(self, text: str, return_word_ids: bool = False, **options: Any) -> Tokens:
+        """Rows of (id, vector or picture, weight), or (…, word number), by the encoders' keys.
+
+        options: images: pictures (1, H, W, 3) for the encoder that reads them, in the order of their places in the
+        text; what else the family's template knows (`llama_template`); tokenizer_options as `set_tokenizer_option`.
+        """
+        template = self.encoding.template
+        text = text if template is None else template(text, options)
+        return {
+            encoder.key: self._rows(encoder, text, 3 if return_word_ids else 2, options) for encoder in self.encoders
+        }
+
+    def _rows(
+        self, encoder: TextEncoder, text: str, kept: int, options: Mapping[str, Any]
+    ) -> list[list[tuple[Any, ...]]]:
+        """A text as one encoder's rows of tuples of `kept` values."""
+
+        def find(name: str) -> Tensor | None:
+            return self._find_embedding(name, encoder.kind.name)
+
+        tokenizer = self.tokenizer_of(encoder, options.get("tokenizer_options"))
+        rows = tokenizer.rows(text, find if encoder.kind.embeddings and encoder.part.rows.embeddings else None)
+        found = [[tuple(token[:kept]) for token in row] for row in rows]
+        images = list(options.get("images") or ())
+        return found if encoder.kind.picture is None else _with_pictures(found, encoder.kind.picture, images)
 
     def encode(self, text: str) -> Tensor:
         """The encoding of a text, without its pooled vector."""
@@ -129,53 +186,89 @@ class CLIP:
     def encode_from_tokens(
         self, tokens: Mapping[str, Any], return_pooled: bool | str = False, return_dict: bool = False
     ) -> Any:
-        """The encoding (1, length, width); with return_pooled a pair with the pooled vector; or both as a dict."""
-        found = self._encoded(tokens)
+        """The encoding (1, length, width); with return_pooled a pair with the pooled vector; or all as a dict.
+
+        return_pooled: "unprojected" for the pooled vector before any projection.
+        """
+        found = self._encoded(tokens, return_pooled == "unprojected")
         if return_dict:
-            return self.add_hooks_to_dict({"cond": found.cond, "pooled_output": found.pooled})
+            return self.add_hooks_to_dict({"cond": found.cond, "pooled_output": found.pooled, **found.extra})
         return (found.cond, found.pooled) if return_pooled else found.cond
 
     def encode_from_tokens_scheduled(
         self,
         tokens: Mapping[str, Any],
-        unprojected: bool = False,  # noqa: ARG002 - this encoder's pooled vector is never projected
+        unprojected: bool = False,
         add_dict: Mapping[str, Any] | None = None,
         show_pbar: bool = True,  # noqa: ARG002
     ) -> Conditioning:
-        """Conditioning: [[encoding, {"pooled_output": …, and add_dict}]], one entry for each range of its hooks."""
+        """Conditioning: [[encoding, {"pooled_output": …, and add_dict}]], one entry for each range of its hooks.
+
+        unprojected: take the pooled vector before any projection.
+        """
         hooks = self.patcher.forced_hooks
         if hooks is None or not self.use_clip_schedule:
-            found = self._encoded(tokens)
-            return [[found.cond, self.add_hooks_to_dict({"pooled_output": found.pooled, **(add_dict or {})})]]
+            return [self._entry(tokens, unprojected, {}, add_dict)]
         conditioning: Conditioning = []
         for (start, end), keyframes in clip_ranges(hooks):
             for hook, keyframe in keyframes:
                 hook.hook_keyframe.hold(keyframe)
-            found = self._encoded(tokens)
-            entries = {"pooled_output": found.pooled, "clip_start_percent": start, "clip_end_percent": end}
-            conditioning.append([found.cond, self.add_hooks_to_dict({**entries, **(add_dict or {})})])
+            when = {"clip_start_percent": start, "clip_end_percent": end}
+            conditioning.append(self._entry(tokens, unprojected, when, add_dict))
         hooks.reset()
         return conditioning
 
-    def _encoded(self, tokens: Mapping[str, Any]) -> Encoded:
-        part = self.cond_stage_model.parts[self.encoder.name]
-        return self.encode_rows(tokens[self.encoder.key], part.settings)
+    def _entry(
+        self, tokens: Mapping[str, Any], unprojected: bool, when: Mapping[str, Any], more: Mapping[str, Any] | None
+    ) -> list[Any]:
+        found = self._encoded(tokens, unprojected)
+        return [
+            found.cond,
+            self.add_hooks_to_dict({"pooled_output": found.pooled, **found.extra, **when, **(more or {})}),
+        ]
 
-    def encode_rows(self, rows: Sequence[Any], settings: EncodeSettings) -> Encoded:
-        """The encoding of rows of (id or vector, weight, …)."""
+    def _encoded(self, tokens: Mapping[str, Any], unprojected: bool = False) -> Encoded:
+        """What the family makes of all encoders' outputs."""
+        outputs = {}
+        for encoder in self.encoders:
+            rows = tokens.get(encoder.key)
+            if rows is None and not encoder.part.optional:
+                raise BadInput(
+                    f"There are no tokens for {encoder.kind.title}.",
+                    why=f"It takes those under {encoder.key!r}; there are {', '.join(map(repr, tokens)) or 'none'}.",
+                    do="Tokenize the prompt with the text encoder that encodes it.",
+                )
+            if rows or not encoder.part.optional:
+                settings = self.cond_stage_model.parts[encoder.name].settings
+                settings = replace(settings, project=settings.project and not unprojected)
+                outputs[encoder.name] = self.encode_rows(rows or (), settings, encoder)
+        found = self.encoding.combine(outputs)
+        return found if self.encoding.trim is None else self.encoding.trim(tokens, found)
+
+    def encode_rows(self, rows: Sequence[Any], settings: EncodeSettings, encoder: TextEncoder | None = None) -> Encoded:
+        """One encoder's output for rows of (id, vector or picture, weight, …). encoder: the first where None."""
+        name = (encoder or self.encoders[0]).name
         with self.loaded() as network:
             dtype = self.memory.text_precision().compute
-            found = encode_weighted(cast(CLIPText, network), rows, settings, dtype)
-        return Encoded(found.cond.cpu(), found.pooled.cpu())
+            placed = [[self._placed(token) for token in row] for row in rows]
+            found = encode_weighted(transformer(network, name), placed, settings, dtype)
+        extra = {key: value.cpu() for key, value in found.extra.items()}
+        return Encoded(found.cond.cpu(), None if found.pooled is None else found.pooled.cpu(), extra)
 
-    def _find_embedding(self, name: str) -> Tensor | None:
+    def _placed(self, token: Any) -> Any:
+        """A token whose picture is where the network reads it."""
+        if not isinstance(token[0], dict) or not isinstance(token[0].get("data"), Tensor):
+            return token
+        return ({**token[0], "data": self.memory.place(token[0]["data"])}, *token[1:])
+
+    def _find_embedding(self, name: str, key: str) -> Tensor | None:
         for folder in self.embeddings:
             root = folder.resolve()
             for extension in ("", *EMBEDDING_EXTENSIONS):
                 path = (root / (name + extension)).resolve()
                 if path.is_relative_to(root) and path.suffix in EMBEDDING_EXTENSIONS and path.is_file():
                     header = files.header(path, use_mmap=not self.memory.settings.disable_mmap)
-                    return vectors_of({key: header.tensor(key) for key in header}, self.encoder.name)
+                    return vectors_of({one: header.tensor(one) for one in header}, key)
         return None
 
     def add_patches(
@@ -288,7 +381,7 @@ class ClipPatcher(ModelPatcher):
 
     def lora_patches(self, lora: Mapping[str, Tensor]) -> Mapping[Any, Adapter]:
         """The changes that a LoRA's tensors make to it, by weight."""
-        names = text_names(self.clip.source.tensors, self.clip.source.prefix)
+        names = text_names(self.clip.source.tensors)
         return read_adapters(CheckpointHeader.of(lora), names).adapters
 
     @contextmanager
@@ -326,6 +419,22 @@ class ClipPatcher(ModelPatcher):
 
     def write_patches(self, patches: Patches) -> None:
         """Nothing: weights are changed when a prompt is encoded."""
+
+
+def _with_pictures(rows: list[list[tuple[Any, ...]]], place: int, pictures: list[Any]) -> list[list[tuple[Any, ...]]]:
+    """The rows with pictures in place of the tokens that stand for them, in order; tokens that are left stay."""
+    left = iter(pictures)
+    return [
+        [
+            token if token[0] != place or (picture := next(left, None)) is None else (_token_of(picture), *token[1:])
+            for token in row
+        ]
+        for row in rows
+    ]
+
+
+def _token_of(picture: Any) -> dict[str, Any]:
+    return {"type": "image", "data": picture, "original_type": "image"}
 
 
 def clip_ranges(hooks: HookGroup) -> list[tuple[tuple[float, float], list[tuple[Any, Any]]]]:

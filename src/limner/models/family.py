@@ -96,7 +96,8 @@ class Family:
     context_width: features of a text token that the network takes, given the config; None where it takes any.
     concat: what is concatenated to the latent, given the config: of "mask", "masked_image", "image".
     diffusers: the layout in which the diffusers library keeps it, where that differs. lora: names in LoRA files.
-    saved_prefix: of its tensors in checkpoints that are saved.
+    saved_prefix: of its tensors in checkpoints that are saved. modelspec: its name in the ModelSpec standard of
+    metadata; its own where empty.
     dtypes: supported, the preferred first. memory_factor: of activations, see `Model.memory_required`.
     """
 
@@ -116,5 +117,6 @@ class Family:
     diffusers: DiffusersLayout | None = None
     lora: LoraNames = LoraNames()
     saved_prefix: str = "model.diffusion_model."
+    modelspec: str = ""
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32)
     memory_factor: float = 2.0

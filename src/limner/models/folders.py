@@ -10,20 +10,26 @@ from limner.memory import MemoryManager
 from limner.models.load import Checkpoint, load_diffusion_model
 from limner.models.load_text import load_clip
 from limner.models.load_vae import load_vae
+from limner.models.text.vocabulary import INSTALLED, Vocabularies
 
 UNET_NAMES = ("diffusion_pytorch_model",)
 TEXT_NAMES = ("model", "pytorch_model")
 ENDINGS = (".fp16.safetensors", ".safetensors", ".fp16.bin", ".bin")
 
 
-def load_folder(folder: Path, memory: MemoryManager, embeddings: Sequence[Path] = ()) -> Checkpoint:
+def load_folder(
+    folder: Path,
+    memory: MemoryManager,
+    embeddings: Sequence[Path] = (),
+    vocabularies: Vocabularies = INSTALLED,
+) -> Checkpoint:
     """The diffusion model, the text encoder and the autoencoder of a folder. embeddings: of textual inversions.
 
     Raises NotFound for a part that is not there, and BadInput for one of an unknown family.
     """
     return Checkpoint(
         load_diffusion_model(part(folder, "unet", UNET_NAMES), memory),
-        load_clip([part(folder, "text_encoder", TEXT_NAMES)], "stable_diffusion", memory, embeddings),
+        load_clip([part(folder, "text_encoder", TEXT_NAMES)], "stable_diffusion", memory, embeddings, vocabularies),
         load_vae(part(folder, "vae", UNET_NAMES), memory),
     )
 

@@ -18,6 +18,7 @@ from limner.models.load_vae import vae_in_checkpoint
 from limner.models.metadata import overrides, said
 from limner.models.model import Model
 from limner.models.reading import read_header
+from limner.models.text.vocabulary import INSTALLED, Vocabularies
 from limner.sampling.model_sampling import make_sampling
 from limner.weights import CheckpointHeader, NetworkSource
 
@@ -32,8 +33,15 @@ class Checkpoint(NamedTuple):
     vae: VAE
 
 
-def load_checkpoint(path: str | Path, memory: MemoryManager, embeddings: Sequence[Path] = ()) -> Checkpoint:
-    """All that a checkpoint holds. embeddings: folders of textual inversions, for its text encoder.
+def load_checkpoint(
+    path: str | Path,
+    memory: MemoryManager,
+    embeddings: Sequence[Path] = (),
+    vocabularies: Vocabularies = INSTALLED,
+) -> Checkpoint:
+    """All that a checkpoint holds.
+
+    embeddings: folders of textual inversions, vocabularies: where tokenizers' data may be found; for its text encoder.
 
     Raises BadInput when no family matches or a part contradicts itself.
     """
@@ -41,18 +49,29 @@ def load_checkpoint(path: str | Path, memory: MemoryManager, embeddings: Sequenc
     found = replaced.get(
         "load_checkpoint_guess_config", path, output_vae=True, output_clip=True, embedding_directory=folders
     )
-    return read_checkpoint(path, memory, embeddings) if found is None else Checkpoint(*found[:3])
+    return read_checkpoint(path, memory, embeddings, vocabularies) if found is None else Checkpoint(*found[:3])
 
 
-def read_checkpoint(path: str | Path, memory: MemoryManager, embeddings: Sequence[Path] = ()) -> Checkpoint:
+def read_checkpoint(
+    path: str | Path,
+    memory: MemoryManager,
+    embeddings: Sequence[Path] = (),
+    vocabularies: Vocabularies = INSTALLED,
+) -> Checkpoint:
     """The same by Limner itself, whatever packs have put in its place."""
-    return from_state(read_header(path, memory), memory, embeddings)
+    return from_state(read_header(path, memory), memory, embeddings, vocabularies)
 
 
-def from_state(header: CheckpointHeader, memory: MemoryManager, embeddings: Sequence[Path] = ()) -> Checkpoint:
+def from_state(
+    header: CheckpointHeader,
+    memory: MemoryManager,
+    embeddings: Sequence[Path] = (),
+    vocabularies: Vocabularies = INSTALLED,
+) -> Checkpoint:
     """The same of tensors that have been read."""
     match = detect(header)
-    clip = None if match.family.text is None else clip_in_checkpoint(header, match.family.text, memory, embeddings)
+    text = match.family.text
+    clip = None if text is None else clip_in_checkpoint(header, text, memory, embeddings, vocabularies)
     vae = vae_in_checkpoint(header, match.family.vae_prefixes, memory)
     return Checkpoint(_model(header, match, memory), clip, vae)
 

@@ -23,7 +23,7 @@ def model_keys(model: Model) -> dict[str, Any]:
 
 def clip_keys(clip: CLIP) -> dict[str, str]:
     """What a LoRA file may call this text encoder's weights."""
-    return text_names(clip.source.tensors, clip.source.prefix)
+    return text_names(clip.source.tensors)
 
 
 def load_lora(

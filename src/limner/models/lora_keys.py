@@ -7,11 +7,8 @@ from typing import Any
 
 from limner.models.convert import unet_aliases
 from limner.models.family import LoraNames
+from limner.models.text.kinds import encoders
 from limner.weights.targets import Target, patch_target
-
-_TEXT_MODULES = (
-    "mlp.fc1", "mlp.fc2", "self_attn.k_proj", "self_attn.q_proj", "self_attn.v_proj", "self_attn.out_proj",
-)  # fmt: skip
 
 
 def diffusion_names(names: Sequence[str], prefix: str, lora: LoraNames, config: Any) -> dict[str, Any]:
@@ -56,17 +53,19 @@ UNET_LORA_NAMES = LoraNames(unet_lora_aliases, ("lora_unet_{flat}", "lycoris_{fl
 """Of every UNet."""
 
 
-def text_names(names: Iterable[str], prefix: str) -> dict[str, str]:
-    """LoRA names of a CLIP text encoder's tensors."""
+def text_names(names: Iterable[str]) -> dict[str, str]:
+    """LoRA names of text encoders' tensors: name without suffix → patch key.
+
+    names: of a CLIP's tensors, such as `clip_l.transformer.text_model…`; they are the patch keys.
+    """
+    keys = [name for name in names if name.endswith(".weight")]
+    there = frozenset(key.partition(".")[0] for key in keys)
     found: dict[str, str] = {}
-    for name in (one.removesuffix(".weight") for one in names if one.endswith(".weight")):
-        key = f"{prefix}{name}.weight"
-        found[f"text_encoders.{prefix}{name}"] = key
-        if name.startswith("text_model.encoder.layers.") and name.split(".", 4)[4] in _TEXT_MODULES:
-            flat = name.replace(".", "_")
-            found[f"lora_te_{flat}"] = key
-            found[f"lora_te1_{flat}"] = key
-            found[f"text_encoder.{name}"] = key
-        if name == "text_projection":
-            found["lora_te1_text_projection"] = key
+    for key in keys:
+        encoder, _, rest = key.partition(".")
+        kind = encoders().get(encoder)
+        module = rest.removeprefix("transformer.").removesuffix(".weight")
+        found[f"text_encoders.{key.removesuffix('.weight')}"] = key
+        if kind is not None:
+            found |= dict.fromkeys(kind.lora(module, there), key)
     return found

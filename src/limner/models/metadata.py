@@ -9,7 +9,9 @@ from typing import Any
 from limner.errors import BadInput
 from limner.weights.header import CheckpointHeader
 
-_COMPONENTS = frozenset({"unet", "clip_l", "vae", "sampling", "tokenizer"})
+_COMPONENTS = frozenset({"unet", "vae", "sampling", "tokenizer"})
+_ENCODERS = ("clip_", "t5", "umt5", "mt5", "pile_t5", "byt5", "qwen")
+"""What the names of text encoders begin with."""
 
 
 def overrides(header: CheckpointHeader, component: str) -> Mapping[str, Any]:
@@ -17,6 +19,21 @@ def overrides(header: CheckpointHeader, component: str) -> Mapping[str, Any]:
 
     Raises BadInput when the config is not JSON or not an object.
     """
+    config = _config(header)
+    if not components(header):
+        return config
+    part = config.get(component) or {}
+    if not isinstance(part, dict):
+        raise BadInput(f"{header.path.name}: `{component}` in its `config` metadata is not an object.")
+    return part
+
+
+def components(header: CheckpointHeader) -> frozenset[str]:
+    """The components that the file's config tells apart; none where it is flat."""
+    return frozenset(name for name in _config(header) if name in _COMPONENTS or name.startswith(_ENCODERS))
+
+
+def _config(header: CheckpointHeader) -> Mapping[str, Any]:
     text = header.metadata.get("config")
     if text is None:
         return {}
@@ -26,12 +43,7 @@ def overrides(header: CheckpointHeader, component: str) -> Mapping[str, Any]:
         raise BadInput(f"{header.path.name}: its `config` metadata is not JSON.", why=str(error)) from error
     if not isinstance(config, dict):
         raise BadInput(f"{header.path.name}: its `config` metadata is not an object.")
-    if not _COMPONENTS & config.keys():
-        return config
-    part = config.get(component) or {}
-    if not isinstance(part, dict):
-        raise BadInput(f"{header.path.name}: `{component}` in its `config` metadata is not an object.")
-    return part
+    return config
 
 
 def said(header: CheckpointHeader, *components: str) -> dict[str, Any]:

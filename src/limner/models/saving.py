@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from limner.errors import BadInput
 from limner.models.autoencoder import VAE
-from limner.models.clip import CLIP
+from limner.models.clip import CLIP, TextEncoder
 from limner.models.family import Family
 from limner.models.model import Model
 from limner.sampling.model_sampling import ModelSampling
@@ -22,8 +22,6 @@ from limner.weights import NetworkSource, save
 
 ZERO_TERMINAL = 1000.0
 """A discrete schedule that begins above this level begins at (all but) pure noise."""
-ARCHITECTURES = {"sd1": "stable-diffusion-v1"}
-"""Names of families in the ModelSpec standard of metadata."""
 
 
 def save_checkpoint(
@@ -41,7 +39,7 @@ def save_checkpoint(
     tensors |= sampling_marks(model.sampling)
     spec_of = {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": ARCHITECTURES.get(family.name, family.name),
+        "modelspec.architecture": family.modelspec or family.name,
         "modelspec.implementation": "sgm",
         "modelspec.title": title,
         "modelspec.predict_key": "v" if isinstance(model.sampling.prediction, V) else "epsilon",
@@ -53,13 +51,41 @@ def clip_tensors(clip: CLIP, family: Family) -> dict[str, Tensor]:
     """The text encoders' tensors under the names that the family's checkpoints have."""
     if family.text is None:
         raise BadInput(f"A checkpoint of {family.title} holds no text encoder.", do="Save it without CLIP.")
-    (part,) = family.text.parts
-    return patched(clip.source, f"{part.prefixes[0]}transformer.")
+    prefixes = {part.encoder: part.prefixes[0] for part in family.text.parts}
+    found: dict[str, Tensor] = {}
+    for encoder in clip.encoders:
+        if encoder.name not in prefixes:
+            raise BadInput(
+                f"A checkpoint of {family.title} holds no {encoder.kind.title}.",
+                why=f"Its text encoders are {', '.join(prefixes)}.",
+                do="Save the text encoders by themselves.",
+            )
+        # "conditioner.embedders.1.model." is of a layout that has no `transformer`; it is read with it all the same
+        prefix = prefixes[encoder.name]
+        found |= encoder_tensors(clip, encoder, prefix if prefix.endswith("transformer.") else f"{prefix}transformer.")
+    return found
 
 
-def save_clip(path: Path, clip: CLIP, metadata: Mapping[str, str]) -> None:
+def encoder_tensors(clip: CLIP, encoder: TextEncoder, prefix: str) -> dict[str, Tensor]:
+    """One text encoder's patched tensors, under its network's names with this prefix."""
+    return {
+        prefix + name.removeprefix(encoder.prefix): tensor
+        for name, tensor in patched(clip.source, "", encoder.prefix).items()
+    }
+
+
+def save_clip(path: Path, clip: CLIP, encoder: TextEncoder, metadata: Mapping[str, str]) -> None:
     """A text encoder by itself, under the names it has in the files of its publisher."""
-    save(path, patched(clip.source, ""), {**metadata, **said(clip.source)})
+    other = {f"{one.name}.tokenizer_json" for one in clip.encoders}
+    own = {name: value for name, value in clip.source.said.items() if name not in other | {*_names(clip)}}
+    for name in (f"{encoder.name}.tokenizer_json", encoder.name):
+        if name in clip.source.said:
+            own[name.removeprefix(f"{encoder.name}.")] = clip.source.said[name]
+    save(path, encoder_tensors(clip, encoder, ""), {**metadata, **_metadata([own])})
+
+
+def _names(clip: CLIP) -> list[str]:
+    return [encoder.name for encoder in clip.encoders]
 
 
 def save_vae(path: Path, vae: VAE, metadata: Mapping[str, str]) -> None:
@@ -67,9 +93,16 @@ def save_vae(path: Path, vae: VAE, metadata: Mapping[str, str]) -> None:
     save(path, patched(vae.source, ""), {**metadata, **said(vae.source)})
 
 
-def patched(source: NetworkSource, prefix: str) -> dict[str, Tensor]:
-    """Every weight with its patches, in the precision that it has in the file, under names with this prefix."""
-    return {prefix + name: source.patched(name).to(entry.dtype).contiguous() for name, entry in source.tensors.items()}
+def patched(source: NetworkSource, prefix: str, only: str = "") -> dict[str, Tensor]:
+    """Every weight with its patches, in the precision that it has in the file, under names with this prefix.
+
+    only: what the names of the weights begin with that are meant.
+    """
+    return {
+        prefix + name: source.patched(name).to(entry.dtype).contiguous()
+        for name, entry in source.tensors.items()
+        if name.startswith(only)
+    }
 
 
 def sampling_marks(sampling: ModelSampling) -> dict[str, Tensor]:
@@ -87,12 +120,15 @@ def sampling_marks(sampling: ModelSampling) -> dict[str, Tensor]:
 
 def said(*sources: NetworkSource) -> dict[str, str]:
     """The `config` and the tokenizer of the files that the parts come from, for the metadata of one file."""
+    return _metadata([source.said for source in sources])
+
+
+def _metadata(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     config: dict[str, Any] = {}
     texts: dict[str, str] = {}
-    for source in sources:
-        for name, value in source.said.items():
-            if name == "tokenizer_json":
-                texts[name] = str(value)
-            else:
-                config[name] = value
+    for name, value in (item for part in parts for item in part.items()):
+        if name.endswith("tokenizer_json"):
+            texts[name] = str(value)
+        else:
+            config[name] = value
     return texts | ({"config": json.dumps(config)} if config else {})

@@ -84,5 +84,6 @@ FAMILY = Family(
     context_width=lambda config: config.context_dim,
     concat=concat,
     lora=UNET_LORA_NAMES,
+    modelspec="stable-diffusion-v1",
     memory_factor=1.0,
 )

@@ -66,9 +66,10 @@ def save_clip(
     prompt: Prompt = None,
     extra_pnginfo: Extra = None,
 ) -> Ui:
-    """A text encoder, patched as it is; its kind is added to the name."""
-    target = run.store.files.next_name("output", f"{filename_prefix}_{clip.encoder.name}", "safetensors")
-    saving.save_clip(target.path(), clip, carried(run, prompt, extra_pnginfo))
+    """A file for each text encoder, patched as it is; its kind is added to the name."""
+    for encoder in clip.encoders:
+        target = run.store.files.next_name("output", f"{filename_prefix}_{encoder.name}", "safetensors")
+        saving.save_clip(target.path(), clip, encoder, carried(run, prompt, extra_pnginfo))
     return Ui({})
 
 

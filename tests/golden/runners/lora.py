@@ -7,6 +7,7 @@ from typing import Any
 
 from limner.models.detect import detect
 from limner.models.lora_keys import diffusion_names, text_names
+from limner.models.text.kinds import encoders
 from limner.weights import CheckpointHeader, make_patches, read_adapters
 from limner.weights.targets import swap_halves
 from tests.golden import weights
@@ -53,11 +54,10 @@ def names(path: Path, folder: Path) -> list[Check]:
 
 def _text_names(stem: str, expected: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """What we call the weights that the case names, and those weights."""
-    if stem != "clip_sd15":
-        raise UnsupportedCaseError("Names of another text encoder.")
-    prefix = "clip_l.transformer."
-    own = [key.removeprefix(prefix) for name, key in expected.items() if name.startswith("text_encoders.")]
-    return text_names(own, prefix), {prefix + name for name in own}
+    own = [key for name, key in expected.items() if name.startswith("text_encoders.")]
+    if not all(key.partition(".")[0] in encoders() for key in own):
+        raise UnsupportedCaseError(f"Names of a text encoder that is not here: {stem}.")
+    return text_names(own), set(own)
 
 
 def _agree(found: Any, target: Any, known: set[str]) -> bool:

@@ -45,7 +45,7 @@ def model_lora_keys_clip(model: Any, key_map: dict[str, Any] | None = None) -> d
     """What a LoRA file may call a text encoder's weights. model: `clip.cond_stage_model`."""
     keys: dict[str, Any] = {} if key_map is None else key_map
     clip = getattr(model, "clip", model)
-    keys.update(text_names(clip.source.tensors, clip.source.prefix))
+    keys.update(text_names(clip.source.tensors))
     return keys
 
 

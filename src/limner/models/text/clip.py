@@ -8,17 +8,20 @@ Shape letters: B rows, L tokens in a row (77), D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.errors import BadInput
+from limner.models.convert import clip_text
 from limner.models.layers.attention import attention
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
+from limner.models.text import vocabulary
+from limner.models.text.kinds import EncoderKind, Special, TextOutput
+from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Embedding, LayerNorm, Linear
 
 
@@ -52,11 +55,12 @@ class CLIPTextConfig:
     eos_token_id: int = 49407  # the pooled vector is taken at the first of these
 
     @classmethod
-    def from_state(cls, shapes: Shapes, overrides: Overrides) -> CLIPTextConfig:
+    def from_state(cls, shapes: Shapes, overrides: Overrides, hidden_act: str = "quick_gelu") -> CLIPTextConfig:
         """Read the dimensions off the tensors of a bare text encoder.
 
-        overrides: entries of the published config; num_attention_heads (by rule width / 64), hidden_act (quick_gelu),
+        overrides: entries of the published config; num_attention_heads (by rule width / 64), hidden_act,
         layer_norm_eps and eos_token_id (49407) are taken from it, what shapes tell must agree with it.
+        hidden_act: the kind's activation.
 
         Raises BadInput when a tensor is missing or the overrides contradict the shapes.
         """
@@ -70,7 +74,7 @@ class CLIPTextConfig:
             num_attention_heads=int(overrides.get("num_attention_heads") or max(1, width // 64)),
             max_position_embeddings=shape(shapes, "text_model.embeddings.position_embedding.weight", 2)[0],
             projection_dim=shape(shapes, projection, 2)[0] if projection in shapes else None,
-            hidden_act=str(overrides.get("hidden_act") or "quick_gelu"),
+            hidden_act=str(overrides.get("hidden_act") or hidden_act),
             layer_norm_eps=float(overrides.get("layer_norm_eps") or 1e-5),
             eos_token_id=int(overrides.get("eos_token_id", 49407)),
         )
@@ -85,15 +89,6 @@ class CLIPTextConfig:
                 do="Give a num_attention_heads in the file's `config` that divides the width.",
             )
         return config
-
-
-class ClipOutput(NamedTuple):
-    """What a text encoder says of B rows of tokens."""
-
-    last: Tensor  # (B, L, D), after the final normalization
-    hidden: Tensor | None  # (B, L, D), of the layer asked for
-    pooled: Tensor  # (B, D): `last` at the first end token of each row
-    projected: Tensor | None  # (B, projection_dim): `pooled` through text_projection, where there is one
 
 
 class Embeddings(nn.Module):
@@ -202,6 +197,21 @@ class CLIPText(nn.Module):
             None if config.projection_dim is None else Linear(config.hidden_size, config.projection_dim, bias=False)
         )
 
+    @property
+    def depth(self) -> int:
+        """How many layers."""
+        return self.config.num_hidden_layers
+
+    @property
+    def width(self) -> int:
+        """Of a token's vector."""
+        return self.config.hidden_size
+
+    @property
+    def longest(self) -> int:
+        """Tokens in a row."""
+        return self.config.max_position_embeddings
+
     def embed(self, token_ids: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The token vectors of ids (B, L), without positions: (B, L, D), in the table's dtype or the one given.
 
@@ -218,7 +228,7 @@ class CLIPText(nn.Module):
         final_norm: bool = False,
         attention_mask: Tensor | None = None,
         dtype: torch.dtype | None = None,
-    ) -> ClipOutput:
+    ) -> TextOutput:
         """Encode rows of tokens, in `dtype` or that of the token vectors.
 
         token_ids:      (B, L) integers.
@@ -240,7 +250,7 @@ class CLIPText(nn.Module):
         if hidden is not None and final_norm:
             hidden = self.text_model.final_layer_norm(hidden)
         pooled = last[torch.arange(len(last), device=last.device), self._ends(token_ids)]
-        return ClipOutput(last, hidden, pooled, None if self.text_projection is None else self.text_projection(pooled))
+        return TextOutput(last, hidden, pooled, None if self.text_projection is None else self.text_projection(pooled))
 
     def _layer_number(self, layer: int | None) -> int | None:
         layers = self.config.num_hidden_layers
@@ -258,3 +268,73 @@ def _causal_and(attention_mask: Tensor) -> Tensor:
     length = attention_mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device).tril()
     return causal & attention_mask.bool()[:, None, None, :]
+
+
+# -- kinds ------------------------------------------------------------------------------------------------------------
+
+_LAYER = "text_model.encoder.layers.{}.mlp.fc1.weight"
+_TABLE = "text_model.embeddings.token_embedding.weight"
+_LORA_MODULES = (
+    "mlp.fc1", "mlp.fc2", "self_attn.k_proj", "self_attn.q_proj", "self_attn.v_proj", "self_attn.out_proj",
+)  # fmt: skip
+
+
+def _deep(least: int, below: int | None) -> Callable[[CheckpointHeader], bool]:
+    """Whether a header has the layer of this number, and not the other."""
+
+    def recognise(header: CheckpointHeader) -> bool:
+        return _LAYER.format(least) in header and (below is None or _LAYER.format(below) not in header)
+
+    return recognise
+
+
+def _fits(header: CheckpointHeader) -> bool:
+    return _LAYER.format(0) in header and _TABLE in header
+
+
+def _lora(*roots: str, projection: Sequence[str] = ()) -> Callable[[str, frozenset[str]], Sequence[str]]:
+    """Names in LoRA files: the layers' modules under these roots, and the projection.
+
+    A root that ends in "_" is followed by the name with underscores, any other by the name as it is.
+    """
+
+    def names(name: str, others: frozenset[str]) -> Sequence[str]:  # noqa: ARG001
+        if name == "text_projection":
+            return projection
+        if not name.startswith("text_model.encoder.layers.") or name.split(".", 4)[4] not in _LORA_MODULES:
+            return ()
+        return [root + (name.replace(".", "_") if root.endswith("_") else name) for root in roots]
+
+    return names
+
+
+def _kind(
+    name: str, title: str, recognise: Callable[[CheckpointHeader], bool], hidden_act: str, pad: int,
+    lora: Callable[[str, frozenset[str]], Sequence[str]],
+) -> EncoderKind:  # fmt: skip
+    def config(shapes: Shapes, overrides: Overrides) -> CLIPTextConfig:
+        return CLIPTextConfig.from_state(shapes, overrides, hidden_act)
+
+    return EncoderKind(
+        name=name,
+        title=title,
+        convert=clip_text,
+        recognise=recognise,
+        fits=_fits,
+        config=config,
+        network=CLIPText,
+        table=_TABLE,
+        special=Special(start=49406, end=49407, pad=pad),
+        vocabulary=vocabulary.CLIP,
+        lora=lora,
+    )
+
+
+ENCODERS = (
+    _kind("clip_l", "CLIP-L", _deep(0, 22), "quick_gelu", 49407,
+          _lora("lora_te_", "lora_te1_", "text_encoder.", projection=("lora_te1_text_projection",))),
+    _kind("clip_h", "CLIP-H", _deep(22, 30), "gelu", 0, _lora("lora_te_", "lora_te1_", "text_encoder.")),
+    _kind("clip_g", "CLIP-G", _deep(30, None), "gelu", 0,
+          _lora("lora_te2_", "text_encoder_2.",
+                projection=("lora_prior_te_text_projection", "lora_te2_text_projection"))),
+)  # fmt: skip

@@ -22,7 +22,8 @@ class RowSettings:
 
     min_length: a row is padded to it. max_length: a longer prompt goes on in the next row; None for one row without
     end. pad_to_max: rows are padded to max_length. pad_left: padding stands before the prompt (`pad_left` of the
-    seed). weights: whether `(text:1.2)` is understood; if not, parentheses are text.
+    seed). weights: whether `(text:1.2)` is understood; if not, parentheses are text. embeddings: whether
+    `embedding:NAME` is, where the encoder's kind knows them.
     """
 
     min_length: int = 1
@@ -30,6 +31,7 @@ class RowSettings:
     pad_to_max: bool = True
     pad_left: bool = False
     weights: bool = True
+    embeddings: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,11 @@ class TextEncoding:
     """The text side of a family.
 
     types: words of the loader nodes that mean it ("flux"). default_for: kinds of files that mean it when the loader's
-    word names nothing that takes them, such as (("clip_l",),). combine: the outputs by encoder name → conditioning;
-    optional parts may be missing. template: (prompt, options of `tokenize`) → what is tokenized. trim: (tokens,
-    output) by encoder → the output without what the template added.
+    word names nothing that takes them, such as (("clip_l",),), in any order. combine: the outputs by encoder name →
+    conditioning; optional parts may be missing. template: (prompt, options of `tokenize`) → what is tokenized; of the
+    options `images` is a list of pictures, for each of which it leaves a place (`<|image_pad|>`). trim: (tokens,
+    output) by encoder → the output without what the template added; a picture is one token, and several places of the
+    output.
     """
 
     types: tuple[str, ...]

