@@ -267,14 +267,13 @@ def test_an_unknown_class_is_an_import_error_that_names_near_ones(compat):
 
 
 def test_a_class_that_is_not_there_yet_can_be_imported_and_says_what_it_needs(compat):
-    from nodes import NODE_CLASS_MAPPINGS, ControlNetApply, DualCLIPLoader
+    from nodes import NODE_CLASS_MAPPINGS, GLIGENLoader
 
-    assert ControlNetApply.FUNCTION == "apply_controlnet"
-    assert list(ControlNetApply.INPUT_TYPES()["required"]) == ["conditioning", "control_net", "image", "strength"]
-    assert DualCLIPLoader.INPUT_TYPES()["required"]["clip_name1"] == ([],)
-    assert "ControlNetApply" not in NODE_CLASS_MAPPINGS
-    with pytest.raises(LimnerError, match="control networks"):
-        ControlNetApply().apply_controlnet(None, None, None, 1.0)
+    assert GLIGENLoader.FUNCTION == "load_gligen"
+    assert GLIGENLoader.INPUT_TYPES()["required"]["gligen_name"] == ([],)
+    assert "GLIGENLoader" not in NODE_CLASS_MAPPINGS
+    with pytest.raises(LimnerError, match="GLIGEN"):
+        GLIGENLoader().load_gligen(None)
 
 
 # server

@@ -351,23 +351,11 @@ def test_the_text_encoders_of_sdxl_are_classes_that_nothing_here_is(parts: tuple
 
 def test_what_is_not_supported_yet_is_importable_and_says_so(base: Path) -> None:
     import comfy.clip_vision
-    import comfy.controlnet
-    from comfy.cldm import cldm
 
     from limner.errors import LimnerError
 
-    for cls in (
-        cldm.ControlNet,
-        comfy.controlnet.ControlNet,
-        comfy.controlnet.ControlLora,
-        comfy.controlnet.T2IAdapter,
-    ):
-        with pytest.raises(LimnerError, match="not support"):
-            cls()
-    for function in (comfy.controlnet.load_controlnet, comfy.clip_vision.load):
-        with pytest.raises(LimnerError, match="not support"):
-            function("some.safetensors")
-    assert isinstance(comfy.controlnet.ControlBase, type)
+    with pytest.raises(LimnerError, match="not support"):
+        comfy.clip_vision.load("some.safetensors")
     assert isinstance(comfy.clip_vision.Output, type)
 
 

@@ -10,7 +10,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from limner.errors import LimnerError
 from tests.compat.using import place
 
 
@@ -94,9 +93,10 @@ def test_the_methods_of_previews_and_the_arguments(base: Path) -> None:
     assert latent_preview.LatentPreviewMethod.TAESD.value == "taesd"
 
 
-def test_nodes_of_control_networks_are_importable_and_say_that_they_are_not_supported(base: Path) -> None:
+def test_nodes_of_control_networks_are_those_of_the_engine_by_their_methods(base: Path) -> None:
     import nodes
 
-    for cls in (nodes.ControlNetApply, nodes.ControlNetApplyAdvanced):
-        with pytest.raises(LimnerError, match="control networks"):
-            cls().apply_controlnet()
+    conditioning = [[None, {}]]
+    assert nodes.ControlNetApply().apply_controlnet(conditioning, None, None, 0.0) == (conditioning,)
+    both = nodes.ControlNetApplyAdvanced().apply_controlnet(conditioning, [], None, None, 0.0, 0.0, 1.0)
+    assert tuple(both) == (conditioning, [])

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 def standard_conditions(model: BaseModel, entries: Mapping[str, Any]) -> dict[str, Any]:
     """Text as `c_crossattn`, what is joined to the latent as `c_concat`, the vector as `y`; each where there is one.
 
+    A text for controls alone is `crossattn_controlnet`, which networks pass over.
+
     entries: of one condition (`cross_attn`, `concat_latent_image`, `concat_mask`, `pooled_output` …), and the run's
     `noise` (shape and device), `latent_image` and `denoise_mask`.
     """
     found: dict[str, Any] = {}
-    if entries.get("cross_attn") is not None:
-        found["c_crossattn"] = entries["cross_attn"]
+    for name, argument in (("cross_attn", "c_crossattn"), ("cross_attn_controlnet", "crossattn_controlnet")):
+        if entries.get(name) is not None:
+            found[argument] = entries[name]
     joined = model.concat_cond(**entries)
     if joined is not None:
         found["c_concat"] = joined

@@ -44,6 +44,10 @@ class SourcePatcher(ModelPatcher):
     def size(self, value: int) -> None:
         self._size = value
 
+    def model_dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self._precision().compute
+
     def current_loaded_device(self) -> torch.device:
         """Where its weights are now."""
         return self.load_device if self.memory.holds(self.source) else self.offload_device

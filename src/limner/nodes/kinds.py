@@ -9,6 +9,7 @@ from limner.graph import Kind
 if TYPE_CHECKING:
     from limner.models.autoencoder import VAE as AnyVAE  # noqa: N811
     from limner.models.clip import CLIP as AnyCLIP  # noqa: N811
+    from limner.models.control.base import ControlBase as AnyControl
     from limner.models.model import Model as AnyModel
     from limner.nodes.surfaces import Mesh as AnyMesh
     from limner.nodes.surfaces import Voxel as AnyVoxel
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     AnyNoise = EmptyNoise | RandomNoise
 else:
     # annotations are read at run time, and schemas need no network code
-    AnyHooks = AnyKeyframes = Any
+    AnyHooks = AnyKeyframes = AnyControl = Any
     AnyVAE = AnyCLIP = AnyModel = AnyAudio = AnyVideo = AnyVoxel = AnyMesh = AnyNoise = AnyGuider = AnySampler = (
         AnyOperation
     ) = Any
@@ -35,6 +36,8 @@ CLIP = Annotated[AnyCLIP, Kind("CLIP")]
 """A text encoder with its tokenizer."""
 VAE = Annotated[AnyVAE, Kind("VAE")]
 """An autoencoder."""
+CONTROL_NET = Annotated[AnyControl, Kind("CONTROL_NET")]
+"""A ControlNet or T2I adapter."""
 NOISE = Annotated[AnyNoise, Kind("NOISE")]
 """Where a sampling's first noise comes from."""
 GUIDER = Annotated[AnyGuider, Kind("GUIDER")]

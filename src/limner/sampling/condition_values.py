@@ -118,7 +118,7 @@ def as_condition_value(name: str, value: Any, cells: Sequence[int]) -> Condition
         return kept
     if not isinstance(value, Tensor):
         return ConstantCond(value)
-    if name == "c_crossattn":
+    if name in ("c_crossattn", "crossattn_controlnet"):
         return CrossAttnCond(value)
     over_cells = value.ndim == len(cells) + 2 and tuple(value.shape[2:]) == tuple(cells)
     return NoiseShapeCond(value) if over_cells else RegularCond(value)

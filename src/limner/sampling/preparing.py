@@ -111,10 +111,11 @@ def hooks_of(model: Any, conds: Conditions, model_options: dict[str, Any]) -> It
     With no more than one group of them the weights are patched in place; with several each group's are kept.
     """
     groups = hook_groups(conds)
-    if not groups or not hasattr(model, "register_all_hook_patches"):
+    brought = control_hooks(conds)
+    if not (groups or brought) or not hasattr(model, "register_all_hook_patches"):
         yield
         return
-    all_hooks = HookGroup.combine_all_hooks(groups)
+    all_hooks = HookGroup.combine_all_hooks([*groups, *brought])
     mode = model.hook_mode
     if len(groups) <= 1:
         model.hook_mode = EnumHookMode.MinVram
@@ -129,6 +130,16 @@ def hooks_of(model: Any, conds: Conditions, model_options: dict[str, Any]) -> It
     finally:
         model.hook_mode = mode
         model.restore_hook_patches()
+
+
+def control_hooks(conds: Mapping[str, Any]) -> list[HookGroup]:
+    """The groups of hooks that controls bring, each once."""
+    found: list[HookGroup] = []
+    for control in values_of(conds, "control"):
+        for group in getattr(control, "get_extra_hooks", list)():
+            if not any(group is one for one in found):
+                found.append(group)
+    return found
 
 
 def hook_groups(conds: Mapping[str, Any]) -> list[HookGroup]:

@@ -1,225 +1,100 @@
-"""comfy.controlnet: what controls have in common; loading them is not supported yet."""
+"""comfy.controlnet: controls, and loading them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from limner.compat.homes._services import memory
-from limner.compat.homes.not_yet import missing
+from limner.compat.homes.comfy_ops import manual_cast
+from limner.models import replaced
+from limner.models.control import load
+from limner.models.control.base import ControlBase, StrengthType, broadcast_image_to
+from limner.models.control.lora import ControlLora
+from limner.models.control.network import ControlNet
+from limner.models.control.t2i import T2IAdapter
+from limner.weights import CheckpointHeader
+from limner.weights.ops import Conv2d, Linear
 
-
-class StrengthType(Enum):
-    """Whether all residuals count the same, or deeper ones more."""
-
-    CONSTANT = 1
-    LINEAR_UP = 2
-
-
-def broadcast_image_to(tensor: Tensor, target_batch_size: int, batched_number: int) -> Tensor:
-    """Hints for a batch of several conditions over several latents."""
-    count = tensor.shape[0]
-    if count == 1:
-        return tensor
-    each = target_batch_size // batched_number
-    tensor = tensor[:each]
-    if each > tensor.shape[0]:
-        tensor = torch.cat([tensor] * (each // tensor.shape[0]) + [tensor[: each % tensor.shape[0]]])
-    return tensor if tensor.shape[0] == target_batch_size else torch.cat([tensor] * batched_number)
-
-
-class ControlBase:
-    """A control in a chain: its hint, strength and range, and the one before it."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.cond_hint_original: Tensor | None = None
-        self.cond_hint: Tensor | None = None
-        self.strength = 1.0
-        self.timestep_percent_range = (0.0, 1.0)
-        self.latent_format: Any = None
-        self.vae: Any = None
-        self.global_average_pooling = False
-        self.timestep_range: tuple[float, float] | None = None
-        self.compression_ratio = 8
-        self.upscale_algorithm = "nearest-exact"
-        self.extra_args: dict[str, Any] = {}
-        self.previous_controlnet: Any = None
-        self.extra_conds: list[str] = []
-        self.strength_type = StrengthType.CONSTANT
-        self.concat_mask = False
-        self.extra_concat_orig: list[Any] = []
-        self.extra_concat: Any = None
-        self.extra_hooks: Any = None
-        self.preprocess_image: Callable[[Tensor], Tensor] = lambda picture: picture
-        self.multigpu_clones: dict[Any, Any] = {}
-
-    def set_cond_hint(
-        self,
-        cond_hint: Tensor,
-        strength: float = 1.0,
-        timestep_percent_range: tuple[float, float] = (0.0, 1.0),
-        vae: Any = None,
-        extra_concat: Sequence[Any] = (),
-    ) -> Any:
-        """Use this picture (B, C, H, W)."""
-        self.cond_hint_original, self.strength = cond_hint, strength
-        self.timestep_percent_range, self.vae, self.extra_concat_orig = timestep_percent_range, vae, list(extra_concat)
-        return self
-
-    def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], float]) -> None:
-        """A run begins."""
-        start, end = self.timestep_percent_range
-        self.timestep_range = percent_to_timestep_function(start), percent_to_timestep_function(end)
-        if self.previous_controlnet is not None:
-            self.previous_controlnet.pre_run(model, percent_to_timestep_function)
-
-    def set_previous_controlnet(self, controlnet: Any) -> Any:
-        """Add that one's residuals."""
-        self.previous_controlnet = controlnet
-        return self
-
-    def cleanup(self) -> None:
-        """The run has ended."""
-        if self.previous_controlnet is not None:
-            self.previous_controlnet.cleanup()
-        self.cond_hint = self.extra_concat = self.timestep_range = None
-
-    def get_models(self) -> list[Any]:
-        """The networks of the chain."""
-        return [] if self.previous_controlnet is None else list(self.previous_controlnet.get_models())
-
-    def get_extra_hooks(self) -> list[Any]:
-        """The hooks of the chain."""
-        found = [] if self.extra_hooks is None else [self.extra_hooks]
-        return found if self.previous_controlnet is None else found + self.previous_controlnet.get_extra_hooks()
-
-    def copy_to(self, c: Any) -> None:
-        """Give a copy what this one has."""
-        for name in (
-            "cond_hint_original", "strength", "timestep_percent_range", "global_average_pooling", "compression_ratio",
-            "upscale_algorithm", "latent_format", "vae", "strength_type", "concat_mask", "extra_hooks",
-            "preprocess_image",
-        ):  # fmt: skip
-            setattr(c, name, getattr(self, name))
-        c.extra_args = dict(self.extra_args)
-        c.extra_conds = list(self.extra_conds)
-        c.extra_concat_orig = list(self.extra_concat_orig)
-
-    def inference_memory_requirements(self, dtype: Any) -> float:
-        """Bytes that the chain computes with."""
-        before = self.previous_controlnet
-        return 0.0 if before is None else float(before.inference_memory_requirements(dtype))
-
-    def control_merge(
-        self, control: Mapping[str, Sequence[Tensor | None]], control_prev: Any, output_dtype: Any
-    ) -> dict[str, list[Tensor | None]]:
-        """This one's residuals at its strength, with those of the one before."""
-        out: dict[str, list[Tensor | None]] = {"input": [], "middle": [], "output": []}
-        for part, residuals in control.items():
-            for number, residual in enumerate(residuals):
-                out.setdefault(part, []).append(self._scaled(residual, len(residuals) - number, output_dtype))
-        for part, others in (control_prev or {}).items():
-            mine = out.setdefault(part, [])
-            for number, other in enumerate(others):
-                if number >= len(mine):
-                    mine.append(other)
-                elif other is not None:
-                    here = mine[number]
-                    mine[number] = other if here is None else here + other
-        return out
-
-    def _scaled(self, residual: Tensor | None, depth: int, dtype: Any) -> Tensor | None:
-        if residual is None:
-            return None
-        if self.global_average_pooling:
-            residual = residual.mean(dim=(2, 3), keepdim=True).expand_as(residual)
-        power = depth if self.strength_type == StrengthType.LINEAR_UP else 1
-        residual = residual * math.pow(self.strength, power)
-        return residual if dtype is None else residual.to(dtype)
-
-    def set_extra_arg(self, argument: str, value: Any = None) -> None:
-        """An argument of the network."""
-        self.extra_args[argument] = value
-
-    def place(self, tensor: Tensor) -> Tensor:
-        """A tensor where networks run."""
-        return memory().place(tensor)
-
-
-class ControlNet(ControlBase):
-    """A control network: not supported yet."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise missing(type(self).__name__, "controlnet")
-
-    def copy(self) -> Any:
-        """A copy."""
-        raise missing(type(self).__name__, "controlnet")
-
-    def get_control(self, *_: Any, **__: Any) -> Any:
-        """The residuals."""
-        raise missing(type(self).__name__, "controlnet")
-
-
-class ControlLora(ControlNet):
-    """A control network as a LoRA: not supported yet."""
+__all__ = ["ControlBase", "ControlLora", "ControlNet", "StrengthType", "T2IAdapter", "broadcast_image_to"]
 
 
 class ControlNetSD35(ControlNet):
-    """A control network of Stable Diffusion 3.5: not supported yet."""
+    """A control network of Stable Diffusion 3.5."""
 
 
 class QwenFunControlNet(ControlNet):
-    """A control network of Qwen-Image: not supported yet."""
-
-
-class T2IAdapter(ControlNet):
-    """A T2I adapter: not supported yet."""
+    """A control network of Qwen-Image."""
 
 
 class ControlLoraOps:
-    """The layers of a control network as a LoRA: not supported yet."""
+    """Layers of a Control-LoRA's network: its weights are put together before it runs, so they are plain ones."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise missing("ControlLoraOps", "controlnet")
-
-
-def load_controlnet(ckpt_path: Any, model: Any = None, model_options: Any = None) -> Any:
-    """A control of a file. Raises LimnerError: not supported yet."""
-    del model, model_options
-    raise missing(f"load_controlnet({ckpt_path})", "controlnet")
+    Linear = Linear
+    Conv2d = Conv2d
 
 
-def load_controlnet_state_dict(state_dict: Any, model: Any = None, model_options: Any = None) -> Any:
-    """A control of tensors. Raises LimnerError: not supported yet."""
-    del state_dict, model, model_options
-    raise missing("load_controlnet_state_dict", "controlnet")
+def load_controlnet(ckpt_path: Any, model: Any = None, model_options: Any = None) -> ControlBase:
+    """The control of a file; a file of differences needs the model that they belong to."""
+    del model_options
+    return load.read_controlnet(Path(ckpt_path), memory(), model)
 
 
-def load_t2i_adapter(t2i_data: Any, model_options: Any = None) -> Any:
-    """A T2I adapter of tensors. Raises LimnerError: not supported yet."""
-    del t2i_data, model_options
-    raise missing("load_t2i_adapter", "controlnet")
+def load_controlnet_state_dict(
+    state_dict: Mapping[str, Tensor], model: Any = None, model_options: Any = None
+) -> ControlBase:
+    """The control of tensors."""
+    del model_options
+    return load.control_of(CheckpointHeader.of(state_dict), memory(), model)
 
 
-def controlnet_config(sd: Any, model_options: Any = None) -> Any:
-    """What a control network's tensors say. Raises LimnerError: not supported yet."""
-    del sd, model_options
-    raise missing("controlnet_config", "controlnet")
+def load_t2i_adapter(t2i_data: Mapping[str, Tensor], model_options: Any = None) -> Any:
+    """A T2I adapter of tensors; None where they are none."""
+    found = load_controlnet_state_dict(t2i_data, model_options=model_options)
+    return found if isinstance(found, T2IAdapter) else None
 
 
-def controlnet_load_state_dict(control_model: Any, sd: Any) -> Any:
-    """Load tensors into a network."""
-    missing_keys, unexpected = control_model.load_state_dict(sd, strict=False)
-    del missing_keys, unexpected
+def controlnet_config(sd: Mapping[str, Tensor], model_options: Any = None) -> tuple[Any, ...]:
+    """(configuration, layers, device it computes on, dtype, dtype to cast to, device it waits on) of tensors."""
+    del model_options
+    header = CheckpointHeader.of(sd)
+    kind, layout = load.detect(header)
+    manager = memory()
+    precision = manager.unet_precision(kind.dtypes)
+    config = kind.infer_config(layout.convert(header), {})
+    return config, manual_cast, manager.device, precision.storage, precision.compute, torch.device("cpu")
+
+
+def controlnet_load_state_dict(control_model: Any, sd: Mapping[str, Tensor]) -> Any:
+    """Load tensors into a network; names that only one of them has are passed over."""
+    control_model.load_state_dict(dict(sd), strict=False)
     return control_model
 
 
-load_controlnet_mmdit = load_controlnet_sd35 = load_controlnet_hunyuandit = load_controlnet_state_dict
-load_controlnet_flux_xlabs_mistoline = load_controlnet_flux_instantx = load_controlnet_state_dict
-load_controlnet_qwen_instantx = convert_mistoline = load_controlnet_state_dict
+def _with_first(tensors: Mapping[str, Tensor], *_: Any, model_options: Any = None, **__: Any) -> ControlBase:
+    return load_controlnet_state_dict(tensors, model_options=model_options)
+
+
+load_controlnet_mmdit = load_controlnet_sd35 = load_controlnet_hunyuandit = _with_first
+load_controlnet_flux_xlabs_mistoline = load_controlnet_flux_instantx = load_controlnet_qwen_instantx = _with_first
+
+
+class _Home(ModuleType):
+    """This module: what a pack puts in the place of the loader is what nodes load with."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "load_controlnet" and value is not _OWN:
+            replaced.LOADERS[name] = value
+        elif name == "load_controlnet":
+            replaced.LOADERS.pop(name, None)
+        super().__setattr__(name, value)
+
+
+_OWN = load_controlnet
+sys.modules[__name__].__class__ = _Home

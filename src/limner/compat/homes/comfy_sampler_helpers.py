@@ -13,6 +13,7 @@ from limner.sampling import prepare, preparing
 from limner.sampling.preparing import (
     cleanup_additional_models,
     cleanup_models,
+    control_hooks,
     get_additional_models,
     get_additional_models_from_model_options,
     prepare_sampling,
@@ -48,10 +49,10 @@ def get_models_from_cond(cond: Sequence[Mapping[str, Any]], model_type: str) -> 
 
 
 def get_hooks_from_cond(cond: Sequence[Mapping[str, Any]], full_hooks: Any) -> Any:
-    """The hooks of conditions added to a group."""
-    for condition in cond:
-        group = condition.get("hooks")
-        for hook in group.hooks if group is not None else ():
+    """The hooks of conditions, and those that their controls bring, added to a group."""
+    groups = [condition["hooks"] for condition in cond if condition.get("hooks") is not None]
+    for group in [*groups, *control_hooks({"": list(cond)})]:
+        for hook in group.hooks:
             full_hooks.add(hook)
     return full_hooks
 

@@ -18,6 +18,7 @@ from limner.compat.homes.stands_for import StandsFor
 from limner.models import load, load_text, load_vae, replaced
 from limner.models.autoencoder import VAE as OwnVAE  # noqa: N811 - a class
 from limner.models.clip import CLIP as OwnCLIP  # noqa: N811
+from limner.models.control.load import read_controlnet
 from limner.models.load import from_state as _from_state
 from limner.models.lora import add_lora
 from limner.weights import CheckpointHeader, save
@@ -277,9 +278,8 @@ def load_gligen(ckpt_path: Any) -> Any:
 
 
 def load_controlnet(ckpt_path: Any, model: Any = None) -> Any:
-    """A control network. Raises LimnerError: not supported yet."""
-    del model
-    raise missing(f"load_controlnet({ckpt_path})", "controlnet")
+    """The control of a file; a file of differences needs the model that they belong to."""
+    return read_controlnet(ckpt_path, memory(), model)
 
 
 def model_detection_error_hint(path: Any, state_dict: Mapping[str, Any]) -> str:

@@ -1,0 +1,98 @@
+"""Controls against the diffusers library, at reduced width, by way of its names for the tensors."""
+
+import json
+
+import pytest
+import torch
+
+from limner.models.control.load import detect
+from limner.weights import CheckpointHeader
+from tests.reference.make import apart, seeded
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: nothing to compare with")
+
+
+def ours(tensors, **config):
+    """Our network of the kind that claims these tensors, with their values."""
+    header = CheckpointHeader.of(tensors, {"config": json.dumps(config)})
+    kind, layout = detect(header)
+    converted = layout.convert(header)
+    with torch.device("meta"):
+        made = kind.network(kind.infer_config(converted, config))
+    made.load_state_dict({name: converted.tensor(name) for name in made.state_dict()}, assign=True)
+    return made.eval()
+
+
+def normal(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+SD1 = {
+    "block_out_channels": (32, 64), "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "layers_per_block": 1, "cross_attention_dim": 12, "attention_head_dim": 4, "norm_num_groups": 8,
+    "conditioning_embedding_out_channels": (4, 6, 8, 10),
+}  # fmt: skip
+XL = {
+    **SD1, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "attention_head_dim": (1, 2),
+    "use_linear_projection": True, "transformer_layers_per_block": (1, 2), "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 5 + 6 * 8,
+}  # fmt: skip
+
+
+def vector():
+    """XL's added conditions, as diffusers takes them and as one vector."""
+    pooled, sizes = normal(2, 5), torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2)
+    angles = diffusers.models.embeddings.get_timestep_embedding(sizes.flatten(), 8, True, 0).reshape(2, -1)
+    return {"text_embeds": pooled, "time_ids": sizes}, torch.cat((pooled, angles), 1)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("sd1", 8), ("sd1", 7), ("xl", 8)])
+def test_a_control_net_computes_what_diffusers_does(kind, size):
+    reference = seeded(diffusers.ControlNetModel(**(SD1 if kind == "sd1" else XL)))
+    x, hint, text, time = normal(2, 4, 8, size), normal(2, 3, 64, 8 * size), normal(2, 5, 12), torch.tensor([900.0, 3])
+    added, y = vector() if kind == "xl" else (None, None)
+    heads = {"num_heads": 4} if kind == "sd1" else {"num_head_channels": 32}
+    with torch.inference_mode():
+        down, middle = reference(x, time, text, hint, added_cond_kwargs=added, return_dict=False)
+        found = ours(reference.state_dict(), norm_groups=8, **heads)(x, hint, time, text, y=y)
+    assert len(found["output"]) == len(down)
+    for one, other in zip([*found["output"], *found["middle"]], [*down, middle], strict=True):
+        assert apart(one, other) < 1e-4
+
+
+@pytest.mark.parametrize("kinds", [[3], [0, 4]])
+def test_a_union_control_net_computes_what_diffusers_does(kinds):
+    reference = seeded(diffusers.ControlNetUnionModel(
+        **XL, num_control_type=6, num_trans_channel=32, num_trans_head=8, num_proj_channel=32,
+    ))  # fmt: skip
+    for layer in reference.transformer_layes:  # diffusers lets the rows of a batch attend to each other, not the hints
+        layer.attn.batch_first = True
+    x, text, time = normal(2, 4, 8, 8), normal(2, 5, 12), torch.tensor([900.0, 3])
+    hints = [normal(2, 3, 64, 64, seed=seed) for seed in kinds]
+    added, y = vector()
+    marks = torch.zeros(2, 6)
+    marks[:, kinds] = 1
+    with torch.inference_mode():
+        down, middle = reference(
+            x, time, text, hints, control_type=marks, control_type_idx=kinds, conditioning_scale=[1.0] * len(kinds),
+            added_cond_kwargs=added, return_dict=False,
+        )  # fmt: skip
+        hint = torch.stack(hints, 1) if len(hints) > 1 else hints[0]
+        network = ours(reference.state_dict(), norm_groups=8, num_head_channels=32)
+        found = network(x, hint, time, text, y=y, control_type=kinds)
+    for one, other in zip([*found["output"], *found["middle"]], [*down, middle], strict=True):
+        assert apart(one, other) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["full_adapter", "light_adapter", "full_adapter_xl"])
+def test_an_adapter_computes_what_diffusers_does(kind):
+    xl = kind == "full_adapter_xl"
+    channels = [8, 16, 32] if kind == "light_adapter" else [8, 16, 32, 32]
+    reference = seeded(diffusers.T2IAdapter(
+        3, channels, 4 if kind == "light_adapter" else 2, 16 if xl else 8, adapter_type=kind
+    ))  # fmt: skip
+    picture = normal(2, 3, 96, 160)
+    network = ours(reference.state_dict())
+    with torch.inference_mode():
+        for one, other in zip(network.features(picture), reference(picture), strict=True):
+            assert apart(one, other) < 1e-4
