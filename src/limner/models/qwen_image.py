@@ -291,6 +291,8 @@ class QwenImageTransformerBlock(nn.Module):
         return add_gated(x, gate(vectors), mlp.net[2](inner))
 
 
+_BLOCK = QwenImageTransformerBlock.forward
+
 # -- the network ------------------------------------------------------------------------------------------------------
 
 
@@ -458,7 +460,7 @@ class QwenImageTransformer2DModel(nn.Module):
                         "transformer_options": hooks}  # fmt: skip
                 found = replacement(args, {"original_block": _as_function(block, hooks)})
                 image, text = found["img"], found["txt"]
-            elif isinstance(block, QwenImageTransformerBlock) and untouched(block) and not watched:
+            elif isinstance(block, QwenImageTransformerBlock) and untouched(block, _BLOCK) and not watched:
                 text, image = block.over(image, text, mask, temb, rotation, hooks)
             else:
                 text, image = block(image, text, mask, temb, rotation, transformer_options=hooks)
@@ -535,7 +537,7 @@ def chat(system: str, before: str = "") -> str:
 def template(prompt: str, options: Mapping[str, Any]) -> str:
     """The prompt as the model was trained to read it. Wu et al. 2025, figures 7 and 8.
 
-    options: `llama_template`, another template; `images`, how many pictures come with the prompt. A prompt that is a
+    options: `llama_template`, another template; `images`, the pictures that come with the prompt. A prompt that is a
     whole conversation already stays as it is.
     """
     if prompt.startswith(("<|im_start|>", "<|start_header_id|>")):

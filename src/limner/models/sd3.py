@@ -280,6 +280,9 @@ class JointBlock(nn.Module):
         return attention.optimized_attention(q, k, v, self.x_block.attn.num_heads, transformer_options=hooks)
 
 
+_BLOCK = JointBlock.forward
+
+
 class FinalLayer(nn.Module):
     """Patches to the latent's cells."""
 
@@ -397,7 +400,7 @@ class MMDiT(nn.Module):
         """
         replacement = hooks.block_replacement("double_block", number)
         if replacement is None:
-            if isinstance(block, JointBlock) and untouched(block):
+            if isinstance(block, JointBlock) and untouched(block, _BLOCK):
                 return block.over(text, tokens, c, hooks)
             return block(text, tokens, c, transformer_options=hooks)
 
