@@ -39,13 +39,13 @@ class Near:
 
 @cache
 def families() -> Mapping[str, Family]:
-    """Every family by name: the modules of this folder that have a `FAMILY`."""
+    """Every family by name: the modules of this folder that have a `FAMILY`, or `FAMILIES` where they are several."""
     package = import_module("limner.models")
     found: dict[str, Family] = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        family = getattr(import_module(f"limner.models.{module.name}"), "FAMILY", None)
-        if isinstance(family, Family):
-            found[family.name] = family
+    for info in pkgutil.iter_modules(package.__path__):
+        module = import_module(f"limner.models.{info.name}")
+        several = (getattr(module, "FAMILY", None), *getattr(module, "FAMILIES", ()))
+        found |= {family.name: family for family in several if isinstance(family, Family)}
     return found
 
 
