@@ -96,3 +96,67 @@ def test_an_adapter_computes_what_diffusers_does(kind):
     with torch.inference_mode():
         for one, other in zip(network.features(picture), reference(picture), strict=True):
             assert apart(one, other) < 1e-4
+
+
+# -- transformers -----------------------------------------------------------------------------------------------------
+
+MMDIT = {"sample_size": 32, "num_layers": 3, "attention_head_dim": 64, "num_attention_heads": 2,
+         "caption_projection_dim": 128, "pooled_projection_dim": 24, "pos_embed_max_size": 16}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"qk_norm": "rms_norm", "dual_attention_layers": (0, 1)}, {"extra_conditioning_channels": 1}],
+    ids=["3", "3.5-medium", "inpaint"],
+)
+def test_a_control_net_of_sd3_computes_what_diffusers_does(changes):
+    reference = seeded(diffusers.SD3ControlNetModel(**MMDIT, joint_attention_dim=48, **changes))
+    x, hint = normal(2, 16, 12, 20), normal(2, 16 + changes.get("extra_conditioning_channels", 0), 12, 20, seed=2)
+    text, vector_, time = normal(2, 11, 48), normal(2, 24), torch.tensor([900.0, 30])
+    with torch.inference_mode():
+        expected = reference(x, hint, 1.0, text, vector_, time, return_dict=False)[0]
+        found = ours(reference.state_dict())(x, hint, time, text, vector_)
+    assert len(found["output"]) == 3
+    for one, other in zip(found["output"], expected, strict=True):
+        assert apart(one, other) < 1e-4
+
+
+def test_a_control_net_of_sd35_large_computes_what_diffusers_does():
+    """Its patches are made by the model that is sampled; here the embedding is given."""
+    reference = seeded(
+        diffusers.SD3ControlNetModel(**MMDIT, joint_attention_dim=None, pos_embed_type=None, use_pos_embed=False)
+    )
+    x, hint = normal(2, 16, 12, 20), normal(2, 16, 12, 20, seed=2)
+    patches, vector_, time = normal(2, 60, 128), normal(2, 24), torch.tensor([900.0, 30])
+    with torch.inference_mode():
+        expected = reference(patches, hint, 1.0, None, vector_, time, return_dict=False)[0]
+        found = ours(reference.state_dict())(x, hint, time, None, vector_, embed=lambda shown: patches)
+    for one, other in zip(found["output"], expected, strict=True):
+        assert apart(one, other) < 1e-4
+
+
+@pytest.mark.parametrize("extra", [0, 4])
+@pytest.mark.parametrize("size", [(8, 12), (4, 16)])  # an even number of patches: the middle of an odd one differs
+def test_a_control_net_of_qwen_image_computes_what_diffusers_does(extra, size):
+    reference = seeded(diffusers.QwenImageControlNetModel(
+        num_layers=2, attention_head_dim=32, num_attention_heads=2, joint_attention_dim=48, axes_dims_rope=(8, 12, 12),
+        extra_condition_channels=extra,
+    ))  # fmt: skip
+    height, width = size
+    x, hint = normal(2, 16, 1, height, width), normal(2, 16 + extra // 4, 1, height, width, seed=2)
+    text, time = normal(2, 7, 48), torch.tensor([0.9, 0.03])
+
+    def packed(latent):
+        cells = latent.reshape(2, -1, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+        return cells.reshape(2, height * width // 4, -1)
+
+    with torch.inference_mode():
+        expected = reference(
+            packed(x), packed(hint), 1.0, text, torch.ones(2, 7), time, [[(1, height // 2, width // 2)]] * 2,
+            return_dict=False,
+        )  # fmt: skip
+        found = ours(reference.state_dict(), axes_dims_rope=(8, 12, 12))(x, hint, time, text)
+    assert len(found["input"]) == 60
+    for number, other in enumerate(expected):
+        assert apart(found["input"][number * 30], other) < 1e-4
+        assert found["input"][number * 30 + 29] is found["input"][number * 30]

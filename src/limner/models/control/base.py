@@ -48,6 +48,17 @@ def broadcast_image_to(tensor: Tensor, target_batch_size: int, batched_number: i
     return tensor if tensor.shape[0] == target_batch_size else torch.cat([tensor] * batched_number)
 
 
+def told(given: Tensor | None, what: str, width: int) -> Tensor:
+    """What the network must be told, of the right width."""
+    if given is not None and given.shape[-1] == width:
+        return given
+    raise BadInput(
+        f"The ControlNet takes a {what} {width} wide, the model gives {'none' if given is None else given.shape[-1]}.",
+        why="They were made for different model families.",
+        do="Use a ControlNet for the model's family.",
+    )
+
+
 class ControlBase:
     """A control in a chain: its hint, strength and range, and the one before it.
 
@@ -251,11 +262,17 @@ class ControlBase:
         hint = common_upscale(self.cond_hint_original, width, height, self.upscale_algorithm, "center")
         hint = self.preprocess_image(hint)
         if self.latent_format is not None:
-            latent = self.vae.encode(hint.movedim(1, -1))
-            hint = self.latent_format.process_in(latent)
+            hint = self.latent_format.process_in(self._encoded(hint.movedim(1, -1)))
         if self.concat_mask:
             hint = self._with_masks(hint)
         return hint
+
+    def _encoded(self, pictures: Tensor) -> Tensor:
+        """Latents of pictures (B, H, W, C). An autoencoder of video takes several for one after the other."""
+        if getattr(self.vae, "latent_dim", 2) < 3:
+            latent: Tensor = self.vae.encode(pictures)
+            return latent
+        return torch.cat([self.vae.encode(picture[None]) for picture in pictures])
 
     def _with_masks(self, hint: Tensor) -> Tensor:
         """The masks, at the hint's size, after its channels."""

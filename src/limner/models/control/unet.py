@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.errors import BadInput
-from limner.models.control.base import ControlBase, Residuals
+from limner.models.control.base import ControlBase, Residuals, told
 from limner.models.control.kind import ControlFile, ControlKind, Layout, make_control_net
 from limner.models.convert import unet_from_diffusers
 from limner.models.family import Mark, has, lacks
@@ -239,12 +239,8 @@ class ControlUNet(nn.Module):
 
     def _check(self, context: Tensor | None, y: Tensor | None, control_type: Sequence[int]) -> None:
         unet = self.config.unet
-        if context is not None and unet.context_dim is not None and context.shape[-1] != unet.context_dim:
-            raise BadInput(
-                f"The ControlNet takes text {unet.context_dim} wide, the model gives {context.shape[-1]}.",
-                why="They were made for different model families.",
-                do="Use a ControlNet for the model's family (1, 2 or XL).",
-            )
+        if context is not None and unet.context_dim is not None:
+            told(context, "text", unet.context_dim)
         if self.label_emb is not None and y is None:
             raise BadInput("This ControlNet needs a vector y.", why="It was made for Stable Diffusion XL.")
         wrong = [number for number in control_type if self.config.kinds and not 0 <= number < self.config.kinds]
