@@ -6,9 +6,10 @@ import torch
 from limner.errors import BadInput
 from limner.models import sd3
 from limner.models.detect import detect
-from limner.models.load import load_diffusion_model
+from limner.models.load import load_diffusion_model, model_of
 from limner.models.sd3 import MMDiT, MMDiTConfig
 from limner.models.text.encode import Encoded
+from limner.nodes import model_sampling
 from limner.weights import CheckpointHeader, save
 from limner.weights.targets import Part, swap_halves
 from tests.models.checkpoints import memory, real_header
@@ -205,3 +206,14 @@ def test_what_is_missing_of_the_text_encoders_is_zeros(parts, values, pooled):
     assert found.pooled.shape == (1, 2048)
     assert found.cond[0, 0].unique_consecutive().tolist() == values
     assert found.pooled[0].unique_consecutive().tolist() == pooled
+
+
+@pytest.mark.parametrize(("node", "shift", "time"), [("sd3", 5.0, 1000.0), ("aura_flow", 1.73, 1.0)])
+def test_the_shift_towards_noise_is_three_unless_a_node_says_otherwise(node, shift, time):
+    model = model_of(CheckpointHeader.of(tiny().state_dict(), {}), memory())
+    changed = getattr(model_sampling, node)(model, shift)
+    for one, strength in ((model, 3.0), (changed, shift)):
+        half = one.sampling.percent_to_sigma(0.5)
+        assert half == pytest.approx(strength * 0.5 / (1 + (strength - 1) * 0.5), abs=1e-3)
+    assert model.sampling.timestep(torch.tensor(0.5)) == pytest.approx(500.0)
+    assert changed.sampling.timestep(torch.tensor(0.5)) == pytest.approx(time / 2)

@@ -137,7 +137,7 @@ def text_places(length: int, start: float, device: torch.device | None = None) -
 
 
 def rotation_of(places: Tensor, axes: Sequence[int], theta: float = THETA) -> Tensor:
-    """Cosines and sines of the angles by which pairs of features are turned: (2, 1, S, 1, head / 2), float32.
+    """Cosines and sines of the angles by which pairs of features are turned: (1, S, 1, head / 2, 2), float32.
 
     places: (S, axes). axes: how many features of a head tell each. Su et al. 2021, section 3.2.2; in float64.
     """
@@ -146,7 +146,7 @@ def rotation_of(places: Tensor, axes: Sequence[int], theta: float = THETA) -> Te
         for place, width in zip(places.double().unbind(-1), axes, strict=True)
     ]
     both = torch.cat(angles, dim=-1)
-    return torch.stack((both.cos(), both.sin()))[:, None, :, None].float()
+    return torch.stack((both.cos(), both.sin()), dim=-1)[None, :, None].float()
 
 
 # -- the block --------------------------------------------------------------------------------------------------------

@@ -51,6 +51,14 @@ def test_a_block_whose_class_a_pack_patches_runs_the_packs_way(kind, monkeypatch
 
 
 @pytest.mark.usefixtures("base")
+def test_a_block_is_told_by_its_class():
+    from comfy.ldm.modules.diffusionmodules.mmdit import JointBlock
+
+    blocks = [module for module in test_sd3.tiny().modules() if isinstance(module, JointBlock)]
+    assert len(blocks) == test_sd3.TINY.depth
+
+
+@pytest.mark.usefixtures("base")
 def test_the_norm_of_queries_is_made_as_comfyui_makes_it():
     from comfy.ldm.modules.diffusionmodules.mmdit import RMSNorm
 

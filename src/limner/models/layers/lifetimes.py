@@ -35,19 +35,20 @@ def gelu(x: Tensor) -> Tensor:
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Pairs of features turned by the angles of their place, written over x, which must be the caller's own.
 
-    x:        (B, S, heads, width); pairs are (2i, 2i+1), as of RoFormer (Su et al. 2021, eq. 34).
-    rotation: (2, 1 or B, S, 1, width / 2), float32: the cosines, then the sines. The products are float32 as well,
-              because bfloat16 cannot tell neighbouring places apart.
+    x:        (B, S, heads, width), contiguous; pairs are (2i, 2i+1), as of RoFormer (Su et al. 2021, eq. 34).
+    rotation: (1 or B, S, 1, width / 2, 2), float32: cosine and sine. The products are float32 as well, because
+              bfloat16 cannot tell neighbouring places apart.
     """
-    cos, sin = rotation
-    even, odd = x[..., 0::2], x[..., 1::2]
-    if torch.is_grad_enabled():
+    if torch.compiler.is_compiling():  # no code is generated for complex numbers
+        cos, sin = rotation.unbind(-1)
+        even, odd = x[..., 0::2], x[..., 1::2]
         return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
-    first = (even * cos).addcmul_(odd, sin, value=-1)
-    second = (odd * cos).addcmul_(even, sin)
-    even.copy_(first)
-    odd.copy_(second)
-    return x
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
+    angles = torch.view_as_complex(rotation)
+    if torch.is_grad_enabled():
+        return torch.view_as_real(pairs * angles).flatten(-2).to(x.dtype)
+    turned = torch.view_as_real(pairs.mul_(angles)).flatten(-2)
+    return turned if turned.dtype == x.dtype else x.copy_(turned)
 
 
 def split_linear(layer: nn.Module, x: Tensor, parts: int) -> list[Tensor]:
