@@ -190,6 +190,10 @@ class Settings:
     comfy_api_base: str = option(
         "https://api.comfy.org", "Address of the hosted nodes' service.", idle="there are no nodes of hosted services."
     )
+    offline: bool = option(False, "Fetch nothing: what is not on this machine is an error that says so.")
+    model_hub: str = option(
+        "https://huggingface.co", "Address of the model hub that tokenizers' vocabularies are fetched from."
+    )
     database_url: str | None = option(
         None, "SQLAlchemy URL of the queue and history; default: limner.db in the user folder."
     )

@@ -33,7 +33,9 @@ def run_in(folder, **settings):
     kinds = ("input", "output", "temp", "user")
     for kind in kinds:
         (folder / kind).mkdir(exist_ok=True)
-    chosen = SimpleNamespace(**{"disable_metadata": False, "preview_method": "none", "preview_size": 512, **settings})
+    chosen = SimpleNamespace(
+        **{"offline": True, "disable_metadata": False, "preview_method": "none", "preview_size": 512, **settings}
+    )
     store = SimpleNamespace(files=Files({kind: folder / kind for kind in kinds}))
     return Run("prompt", "7", settings=chosen, store=store, memory=None, sink=Sink())
 

@@ -9,6 +9,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from limner.weights.header import CheckpointHeader
 from limner.weights.lazy import LazyTensor
 
@@ -163,7 +166,8 @@ def clip_text(header: CheckpointHeader) -> CheckpointHeader:
     A bare `text_projection` is stored the other way round, so it is transposed. Index buffers are left out.
     """
     tensors: dict[str, LazyTensor] = {}
-    for whole, entry in header.tensors.items():
+    inside = "model." if "model.positional_embedding" in header else ""
+    for whole, entry in ((name.removeprefix(inside), entry) for name, entry in header.tensors.items()):
         name = whole if whole.startswith("transformer.resblocks.") else whole.removeprefix("transformer.")
         if name.endswith("position_ids") or name == "logit_scale":
             continue
@@ -188,3 +192,27 @@ def _open_clip_layer(name: str, entry: LazyTensor) -> Mapping[str, LazyTensor]:
         leaf, rows = rest.rpartition("_")[2], entry.shape[0] // 3
         return {f"{root}.self_attn.{part}_proj.{leaf}": entry.narrow(i * rows, rows) for i, part in enumerate("qkv")}
     return {f"{root}.{_OPEN_CLIP.get(module, module)}.{leaf}": entry}
+
+
+def clip_to_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIP text encoder's tensors under OpenCLIP's names: the other way round."""
+    ends = {here: there for there, here in _OPEN_CLIP_ENDS.items()}
+    modules = {here: there for there, here in _OPEN_CLIP.items()}
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name in ends:
+            found[ends[name]] = tensor
+        elif name == "text_projection.weight":
+            found["text_projection"] = tensor.t().contiguous()
+        elif name.startswith("text_model.encoder.layers."):
+            number, _, rest = name.removeprefix("text_model.encoder.layers.").partition(".")
+            module, _, leaf = rest.rpartition(".")
+            root = f"transformer.resblocks.{number}"
+            if module == "self_attn.q_proj":
+                parts = [tensors[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
+                found[f"{root}.attn.in_proj_{leaf}"] = torch.cat(parts)
+            elif module not in ("self_attn.k_proj", "self_attn.v_proj"):
+                found[f"{root}.{modules[module]}.{leaf}"] = tensor
+        else:
+            found[name] = tensor
+    return found

@@ -7,14 +7,14 @@ from math import prod
 from typing import Any
 
 from limner.errors import BadInput
-from limner.models.convert import clip_text, is_diffusers_unet, vae_from_diffusers
+from limner.models.convert import is_diffusers_unet, vae_from_diffusers
 from limner.models.detect import Match, detect, diffusion_prefix, families
 from limner.models.metadata import overrides
+from limner.models.text.kinds import encoders, parts_of
 from limner.weights.header import CheckpointHeader
 from limner.weights.safetensors import DTYPES
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_TEXT_LAYER = "text_model.encoder.layers.0.layer_norm1.weight"
 
 
 def describe(header: CheckpointHeader) -> list[str]:
@@ -52,8 +52,8 @@ def _kind(header: CheckpointHeader) -> str:
         return f"{match.family.title}, {layout} layout"
     if any(".lora_" in name or ".lora." in name for name in header):
         return "LoRA"
-    if _TEXT_LAYER in clip_text(header):
-        return "CLIP text encoder"
+    if parts := parts_of(header):
+        return f"text encoder: {', '.join(part.kind.title for part in parts)}"
     if "decoder.conv_in.weight" in vae_from_diffusers(header):
         return "VAE"
     if "taesd_decoder.1.weight" in header or "decoder_layers.1.weight" in header:
@@ -76,7 +76,7 @@ def _parts(header: CheckpointHeader) -> list[str]:
             found += [
                 _part(f"text encoder {spec.encoder}", prefix, header)
                 for prefix in spec.prefixes
-                if _TEXT_LAYER in clip_text(header.select(prefix))
+                if encoders()[spec.encoder].fits(encoders()[spec.encoder].convert(header.select(prefix)))
             ]
         found += [
             _part("VAE", prefix, header)

@@ -13,6 +13,7 @@ from torch import Tensor
 from limner.errors import BadInput
 from limner.models.autoencoder import VAE
 from limner.models.clip import CLIP, TextEncoder
+from limner.models.convert import clip_to_open_clip
 from limner.models.family import Family
 from limner.models.model import Model
 from limner.sampling.model_sampling import ModelSampling
@@ -60,9 +61,13 @@ def clip_tensors(clip: CLIP, family: Family) -> dict[str, Tensor]:
                 why=f"Its text encoders are {', '.join(prefixes)}.",
                 do="Save the text encoders by themselves.",
             )
-        # "conditioner.embedders.1.model." is of a layout that has no `transformer`; it is read with it all the same
         prefix = prefixes[encoder.name]
-        found |= encoder_tensors(clip, encoder, prefix if prefix.endswith("transformer.") else f"{prefix}transformer.")
+        own = encoder_tensors(clip, encoder, "")
+        if prefix.endswith(".model."):  # where OpenCLIP's own names are
+            own = clip_to_open_clip(own)
+        elif not prefix.endswith("transformer."):
+            prefix += "transformer."
+        found |= {prefix + name: tensor for name, tensor in own.items()}
     return found
 
 

@@ -7,13 +7,17 @@ from typing import Annotated, NamedTuple
 
 import torch
 
-from limner.graph import Choice, Conditioning, Float, Image, Latent, Text, node
+from limner.graph import Choice, Conditioning, Float, Image, Int, Latent, Text, node
+from limner.models.text.t5 import T5Text
 from limner.nodes.conditioning import with_values
 from limner.nodes.kinds import CLIP
 from limner.nodes.resize import resize_image
 
 Fraction = Annotated[float, Float(min=0, max=1.0, step=0.01)]
 Seconds = Annotated[float, Float(min=0.0, max=1000.0, step=0.1)]
+Tokens = Annotated[int, Int(min=0, max=10000, step=1)]
+Side = Annotated[int, Int(min=0, max=16384)]
+Prompt = Annotated[str, Text(multiline=True, dynamic_prompts=True)]
 
 family_node = partial(node, title="", style="v3")
 
@@ -196,7 +200,7 @@ def upscale_4x(
 def encode_for_control(
     clip: CLIP,
     conditioning: Conditioning,
-    text: Annotated[str, Text(multiline=True, dynamic_prompts=True)],
+    text: Prompt,
 ) -> Conditioning:
     """A text for control networks only, beside the one that the conditioning has.
 
@@ -206,3 +210,52 @@ def encode_for_control(
     """
     cond, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
     return with_values(conditioning, {"cross_attn_controlnet": cond, "pooled_output_controlnet": pooled})
+
+
+@family_node(
+    "T5TokenizerOptions",
+    category="_for_testing/conditioning",
+    python_module="comfy_extras.nodes_cond",
+    experimental=True,
+)
+def t5_tokenizer_options(clip: CLIP, min_padding: Tokens = 0, min_length: Tokens = 0) -> CLIP:
+    """Text encoders whose T5 lays prompts out in another way.
+
+    clip: the text encoders.
+    min_padding: tokens of padding behind every prompt.
+    min_length: tokens to which prompts are padded at least.
+    """
+    clip = clip.clone()
+    for encoder in clip.encoders:
+        if encoder.kind.network is T5Text:
+            clip.set_tokenizer_option(f"{encoder.name}_min_padding", min_padding)
+            clip.set_tokenizer_option(f"{encoder.name}_min_length", min_length)
+    return clip
+
+
+@family_node("CLIPTextEncodePixArtAlpha", category="advanced/conditioning", python_module="comfy_extras.nodes_pixart")
+def encode_for_pixart_alpha(width: Side = 1024, height: Side = 1024, *, text: Prompt, clip: CLIP) -> Conditioning:
+    """A text and the size that PixArt-α is told.
+
+    width: of the picture in pixels.
+    height: of the picture in pixels.
+    text: what the picture shows.
+    clip: the text encoder.
+    """
+    sizes = {"width": width, "height": height}
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text), add_dict=sizes)
+
+
+@family_node("CLIPTextEncodeHiDream", category="advanced/conditioning", python_module="comfy_extras.nodes_hidream")
+def encode_for_hidream(clip: CLIP, clip_l: Prompt, clip_g: Prompt, t5xxl: Prompt, llama: Prompt) -> Conditioning:
+    """A text for each text encoder of HiDream.
+
+    clip: the text encoders.
+    clip_l: what CLIP-L reads.
+    clip_g: what CLIP-G reads.
+    t5xxl: what T5 reads.
+    llama: what Llama reads.
+    """
+    texts = {"l": clip_l, "g": clip_g, "t5xxl": t5xxl, "llama": llama}
+    tokens = {key: rows for key, text in texts.items() if (rows := clip.tokenize(text).get(key)) is not None}
+    return clip.encode_from_tokens_scheduled(tokens)

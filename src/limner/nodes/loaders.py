@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 from limner.graph import Choice, Float, Folder, Run, node
@@ -13,12 +14,14 @@ from limner.models.load_text import load_clip
 from limner.models.load_vae import load_taesd, load_vae
 from limner.models.lora import load_lora
 from limner.models.pixel_space import pixel_space
+from limner.nodes._vocabularies import vocabularies
 from limner.nodes.kinds import CLIP, MODEL, VAE
 
 _log = logging.getLogger(__name__)
 
 Strength = Annotated[float, Float(min=-100.0, max=100.0, step=0.01)]
 LoraName = Annotated[str, Folder("loras")]
+EncoderName = Annotated[str, Folder("text_encoders")]
 WeightDtype = Annotated[str, Choice(("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"))]
 ClipType = Annotated[
     str,
@@ -68,7 +71,7 @@ def load_checkpoint_file(run: Run, ckpt_name: Annotated[str, Folder("checkpoints
     ckpt_name: the file.
     """
     path = run.store.folders.path("checkpoints", ckpt_name)
-    return Checkpoint(*load_checkpoint(path, run.memory, run.store.folders.roots("embeddings")))
+    return Checkpoint(*load_checkpoint(path, run.memory, run.store.folders.roots("embeddings"), vocabularies(run)))
 
 
 @node(
@@ -83,7 +86,8 @@ def load_configured_checkpoint(
     folders = run.store.folders
     configuration = read_configuration(folders.path("configs", config_name))
     path = folders.path("checkpoints", ckpt_name)
-    return Checkpoint(*configured(load_checkpoint(path, run.memory, folders.roots("embeddings")), configuration))
+    found = load_checkpoint(path, run.memory, folders.roots("embeddings"), vocabularies(run))
+    return Checkpoint(*configured(found, configuration))
 
 
 @node("DiffusersLoader", category="advanced/loaders/deprecated", title="DiffusersLoader")
@@ -91,7 +95,7 @@ def load_diffusers_folder(run: Run, model_path: Annotated[str, Folder("diffusers
     """The parts of a folder of the diffusers library."""
     folders = run.store.folders
     index = folders.path("diffusers", f"{model_path}/model_index.json")
-    return Checkpoint(*load_folder(index.parent, run.memory, folders.roots("embeddings")))
+    return Checkpoint(*load_folder(index.parent, run.memory, folders.roots("embeddings"), vocabularies(run)))
 
 
 # Scale and shift of the latents of the large autoencoder that each small one stands for.
@@ -128,17 +132,41 @@ def load_diffusion_model_file(
 @node("CLIPLoader", category="advanced/loaders", title="Load CLIP")
 def load_clip_file(
     run: Run,
-    clip_name: Annotated[str, Folder("text_encoders")],
+    clip_name: EncoderName,
     type: ClipType,  # noqa: A002 - the name that prompts use
     device: ClipDevice | None = None,
 ) -> CLIP:
     """A text encoder from a file of its own."""
+    return _clip(run, [clip_name], type, device)
+
+
+@node("DualCLIPLoader", category="advanced/loaders", title="DualCLIPLoader")
+def load_two_clip_files(
+    run: Run,
+    clip_name1: EncoderName,
+    clip_name2: EncoderName,
+    type: Annotated[str, Choice(("sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image"))],  # noqa: A002
+    device: ClipDevice | None = None,
+) -> CLIP:
+    """Two text encoders, in any order."""
+    return _clip(run, [clip_name1, clip_name2], type, device)
+
+
+@node("TripleCLIPLoader", category="advanced/loaders", title="", python_module="comfy_extras.nodes_sd3", style="v3")
+def load_three_clip_files(run: Run, clip_name1: EncoderName, clip_name2: EncoderName, clip_name3: EncoderName) -> CLIP:
+    """The three text encoders of Stable Diffusion 3, in any order."""
+    return _clip(run, [clip_name1, clip_name2, clip_name3], "sd3", None)
+
+
+def _clip(run: Run, names: Sequence[str], type: str, device: str | None) -> CLIP:  # noqa: A002
+    """The text encoders of files. type: the word for the family. device: "cpu" to run them there."""
     if device == "cpu":
         _log.warning(
-            "%s: the text encoder runs where the models do; a device of its own is not supported yet.", clip_name
+            "%s: text encoders run where the models do; a device of their own is not supported yet.", ", ".join(names)
         )
-    path = run.store.folders.path("text_encoders", clip_name)
-    return load_clip([path], type, run.memory, run.store.folders.roots("embeddings"))
+    folders = run.store.folders
+    paths = [folders.path("text_encoders", name) for name in names]
+    return load_clip(paths, type, run.memory, folders.roots("embeddings"), vocabularies(run))
 
 
 @node("LoraLoader", category="loaders", title="Load LoRA")

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from limner.compat.homes import comfy_model_detection as model_detection
 from limner.compat.homes._services import memory
+from limner.compat.homes.comfy_text import t5_xxl_detect
 from limner.compat.homes.not_yet import missing
 from limner.compat.homes.stands_for import StandsFor
-from limner.models import load, load_text, load_vae, replaced
+from limner.models import load, load_text, load_vae, replaced, saving
 from limner.models.autoencoder import VAE as OwnVAE  # noqa: N811 - a class
 from limner.models.clip import CLIP as OwnCLIP  # noqa: N811
 from limner.models.control.load import read_controlnet
 from limner.models.load import from_state as _from_state
 from limner.models.lora import add_lora
+from limner.models.text.kinds import parts_of
 from limner.weights import CheckpointHeader, save
 
 __all__ = ["model_detection"]
@@ -210,8 +212,8 @@ def save_checkpoint(
     tensors: dict[str, Tensor] = dict(extra_keys or {})
     for name in model.source.tensors:
         tensors[f"model.{model.source.prefix}{name}"] = model.source.patched(name).contiguous()
-    for name in clip.source.tensors if clip is not None else ():
-        tensors[f"cond_stage_model.transformer.{name}"] = clip.source.patched(name).contiguous()
+    if clip is not None:
+        tensors |= saving.clip_tensors(clip, model.family)
     for name, tensor in (vae.get_sd() if vae is not None else {}).items():
         tensors[f"first_stage_model.{name}"] = tensor.contiguous()
     save(output_path, tensors, metadata)
@@ -245,14 +247,32 @@ def load_text_encoder_state_dicts(
 
 def detect_te_model(sd: Mapping[str, Any]) -> TEModel | None:
     """What a text encoder's tensors are, None for none that is known."""
-    layer = "text_model.encoder.layers.{}.mlp.fc1.weight"
-    for number, kind in ((30, TEModel.CLIP_G), (22, TEModel.CLIP_H), (0, TEModel.CLIP_L)):
-        if layer.format(number) in sd:
-            return kind
-    t5 = sd.get("encoder.block.23.layer.1.DenseReluDense.wi_1.weight")
-    if t5 is not None:
-        return {10240: TEModel.T5_XXL, 5120: TEModel.T5_XL}.get(int(t5.shape[0]))
-    return TEModel.T5_BASE if "encoder.block.0.layer.0.SelfAttention.k.weight" in sd else None
+    found = parts_of(CheckpointHeader.of(sd))
+    if found:
+        return _TE_MODELS.get(found[0].kind.name)
+    if "model.layers.0.post_feedforward_layernorm.weight" in sd:
+        return TEModel.GEMMA_3_4B if "model.layers.0.self_attn.q_norm.weight" in sd else TEModel.GEMMA_2_2B
+    return TEModel.LLAMA3_8 if "model.layers.0.post_attention_layernorm.weight" in sd else None
+
+
+_TE_MODELS = {
+    "clip_l": TEModel.CLIP_L, "clip_h": TEModel.CLIP_H, "clip_g": TEModel.CLIP_G,
+    "t5xxl": TEModel.T5_XXL, "umt5xxl": TEModel.T5_XXL, "t5xxl_old": TEModel.T5_XXL_OLD,
+    "pile_t5xl": TEModel.T5_XL, "mt5xl": TEModel.T5_XL, "t5base": TEModel.T5_BASE,
+    "byt5_small_glyph": TEModel.BYT5_SMALL_GLYPH,
+    "qwen25_3b": TEModel.QWEN25_3B, "qwen25_7b": TEModel.QWEN25_7B,
+}  # fmt: skip
+
+
+def t5xxl_detect(clip_data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The dtype of the T5 among several files' tensors, as `dtype_t5`; empty where there is none."""
+    return next((found for tensors in clip_data if (found := t5_xxl_detect(tensors))), {})
+
+
+def llama_detect(clip_data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The dtype of the Llama among several files' tensors, as `dtype_llama`; empty where there is none."""
+    norms = (tensors.get("model.norm.weight") for tensors in clip_data)
+    return next(({"dtype_llama": norm.dtype} for norm in norms if norm is not None), {})
 
 
 def load_lora_for_models(

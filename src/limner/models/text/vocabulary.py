@@ -12,7 +12,7 @@ import importlib.util
 import json
 import logging
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -244,6 +244,11 @@ class Vocabularies:
 
     folders: tuple[Path, ...] = ()
     hub: str | None = None
+
+    @classmethod
+    def beside(cls, roots: Iterable[Path], hub: str | None = None) -> Vocabularies:
+        """Those in a folder `tokenizers` beside these of text encoders: models/tokenizers for models/text_encoders."""
+        return cls(tuple(dict.fromkeys(root.parent / "tokenizers" for root in roots)), hub)
 
     def find(self, source: VocabularySource, header: CheckpointHeader, name: str) -> Vocabulary:
         """The vocabulary of an encoder. header: of its file; name: of the encoder in it.
