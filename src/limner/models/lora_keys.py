@@ -25,6 +25,8 @@ def diffusion_names(names: Sequence[str], prefix: str, lora: LoraNames, config: 
         short = name.removesuffix(".weight")
         for written in ("lora_unet_{flat}", prefix + "{dots}", *lora.own):
             found[_written(written, short)] = key
+    for part, target in lora.parts(config, names).items():
+        found[prefix + part] = patch_target(target, prefix)
     for alias, target in lora.aliases(config, names).items():
         for written in lora.templates:
             found[_written(written, alias)] = patch_target(target, prefix)

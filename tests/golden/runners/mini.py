@@ -58,4 +58,4 @@ def _conditioning(case: Case, branch: str) -> list[list[Any]]:
     return [[context, {**tensors, **case.metadata["conditioning_values"][branch]}]]
 
 
-RUNNERS = {"*/mini_*.safetensors": ksampler}
+RUNNERS = {"*/mini*.safetensors": ksampler}
