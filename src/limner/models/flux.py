@@ -20,7 +20,7 @@ D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -199,7 +199,7 @@ class SelfAttention(nn.Module):
 
 def normalized(parts: list[Tensor], heads: int, norm: QKNorm) -> list[Tensor]:
     """Projected q, k and v, (B, N, D) each, as heads, (B, N, heads, head), q and k normalized. The list is emptied."""
-    q, k, v = (parts.pop(0).unflatten(-1, (heads, -1)) for _ in range(3))
+    q, k, v = (part.view(*part.shape[:2], heads, -1) for part in (parts.pop(0) for _ in range(3)))
     q = norm.query_norm(q)
     return [q, norm.key_norm(k), v]
 
@@ -263,6 +263,16 @@ def added(x: Tensor, by: ModulationOut, change: Tensor, dims: Any = None) -> Ten
 # -- blocks -----------------------------------------------------------------------------------------------------------
 
 
+def norm(width: int) -> LayerNorm:
+    """The normalization before each layer; what follows it scales and shifts."""
+    return LayerNorm(width, eps=1e-6, elementwise_affine=False)
+
+
+def feed_forward(width: int, inner: int) -> nn.Sequential:
+    """Two layers with GELU between."""
+    return nn.Sequential(Linear(width, inner), nn.GELU(approximate="tanh"), Linear(inner, width))
+
+
 class DoubleStreamBlock(nn.Module):
     """Attention over text and patches at once, then a feed-forward for each.
 
@@ -284,14 +294,14 @@ class DoubleStreamBlock(nn.Module):
         inner = int(hidden_size * mlp_ratio)
         self.num_heads, self.hidden_size, self.flipped_img_txt = num_heads, hidden_size, flipped_img_txt
         self.modulation = modulation
-        for stream in ("img", "txt"):
-            if modulation:
-                setattr(self, f"{stream}_mod", Modulation(hidden_size, double=True))
-            setattr(self, f"{stream}_norm1", LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False))
-            setattr(self, f"{stream}_attn", SelfAttention(hidden_size, num_heads, qkv_bias))
-            setattr(self, f"{stream}_norm2", LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False))
-            mlp = nn.Sequential(Linear(hidden_size, inner), nn.GELU(approximate="tanh"), Linear(inner, hidden_size))
-            setattr(self, f"{stream}_mlp", mlp)
+        self.img_mod = Modulation(hidden_size, double=True) if modulation else None
+        self.img_norm1, self.img_norm2 = norm(hidden_size), norm(hidden_size)
+        self.img_attn = SelfAttention(hidden_size, num_heads, qkv_bias)
+        self.img_mlp = feed_forward(hidden_size, inner)
+        self.txt_mod = Modulation(hidden_size, double=True) if modulation else None
+        self.txt_norm1, self.txt_norm2 = norm(hidden_size), norm(hidden_size)
+        self.txt_attn = SelfAttention(hidden_size, num_heads, qkv_bias)
+        self.txt_mlp = feed_forward(hidden_size, inner)
 
     def forward(
         self,
@@ -323,7 +333,8 @@ class DoubleStreamBlock(nn.Module):
         dims: tuple[Any, Any] = (None, None),
     ) -> tuple[Tensor, Tensor]:
         """The same, written over `img` and `txt`."""
-        of_img, of_txt = (self.img_mod(vec), self.txt_mod(vec)) if self.modulation else vec
+        of_img = vec[0] if self.img_mod is None else self.img_mod(vec)
+        of_txt = vec[1] if self.txt_mod is None else self.txt_mod(vec)
         attended = self._attend(
             self.txt_attn.parts(modulated(self.txt_norm1, txt, of_txt[0], dims[1])),
             self.img_attn.parts(modulated(self.img_norm1, img, of_img[0], dims[0])),
@@ -379,7 +390,7 @@ class SingleStreamBlock(nn.Module):
         self.linear1 = Linear(hidden_size, 3 * hidden_size + self.mlp_hidden_dim)  # q, k, v, and into the feed-forward
         self.linear2 = Linear(hidden_size + self.mlp_hidden_dim, hidden_size)  # out of both
         self.norm = QKNorm(hidden_size // num_heads)
-        self.pre_norm = LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False)
+        self.pre_norm = norm(hidden_size)
         self.mlp_act = nn.GELU(approximate="tanh")
         self.modulation = Modulation(hidden_size, double=False) if modulation else None
 
@@ -403,7 +414,9 @@ class SingleStreamBlock(nn.Module):
             return added(x, by, self._whole(shown, pe, mask, hooks), dims)
         width = self.hidden_size
         parts = [part_of(self.linear1, shown, place * width, width) for place in range(3)]
-        attended = attend(*normalized(parts, self.num_heads, self.norm), pe, mask, hooks)
+        q, k, v = normalized(parts, self.num_heads, self.norm)
+        attended = attend(q, k, v, pe, mask, hooks)
+        del q, k, v
         weight, bias = cast(self.linear2.weight, x), cast(self.linear2.bias, x)
         x = added(x, by, F.linear(attended, weight[:, :width], bias), dims)  # type: ignore[index]
         del attended
@@ -416,7 +429,8 @@ class SingleStreamBlock(nn.Module):
         width = self.hidden_size
         qkv, inner = self.linear1(shown).split((3 * width, self.mlp_hidden_dim), dim=-1)
         parts = [part.contiguous() for part in qkv.chunk(3, dim=-1)]
-        attended = attend(*normalized(parts, self.num_heads, self.norm), pe, mask, hooks)
+        q, k, v = normalized(parts, self.num_heads, self.norm)
+        attended = attend(q, k, v, pe, mask, hooks)
         return self.linear2(torch.cat((attended, self.mlp_act(inner)), dim=-1))
 
 
@@ -432,7 +446,7 @@ class LastLayer(nn.Module):
 
     def __init__(self, hidden_size: int, patch_size: int, out_channels: int, **_: Any) -> None:
         super().__init__()
-        self.norm_final = LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False)
+        self.norm_final = norm(hidden_size)
         self.linear = Linear(hidden_size, patch_size**2 * out_channels)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(hidden_size, 2 * hidden_size))
 
@@ -443,7 +457,7 @@ class LastLayer(nn.Module):
         return self.linear(apply_mod(self.norm_final(x), 1 + scale, shift, modulation_dims))
 
 
-_DOUBLE, _SINGLE, _LINEAR = DoubleStreamBlock.forward, SingleStreamBlock.forward, Linear.forward
+_OF_DOUBLE, _OF_SINGLE, _LINEAR = DoubleStreamBlock.forward, SingleStreamBlock.forward, Linear.forward
 
 # -- the network ------------------------------------------------------------------------------------------------------
 
@@ -591,9 +605,10 @@ class Flux(nn.Module):
             if method == "index":
                 index = number
             elif method == "uxo":
-                down, right = (rows * patch + height, columns * patch + width) if number == 1 else (
-                    down + height, right + width)  # fmt: skip
-                index, top, left = 0, down - height, right - width
+                if number == 1:
+                    down, right = rows * patch, columns * patch
+                index, top, left = 0, down, right
+                down, right = down + height, right + width
             elif method in (None, "offset"):
                 top, left = (0, right) if height + down > width + right else (down, 0)
                 down, right = max(down, height + top), max(right, width + left)
@@ -675,9 +690,9 @@ class Flux(nn.Module):
             replacement = hooks.block_replacement("double_block", number)
             if replacement is not None:
                 args = {"img": img, "txt": txt, "vec": vec, "pe": pe, "attn_mask": mask, "transformer_options": hooks}
-                found = replacement(args, {"original_block": _double_as_function(block, hooks)})
+                found = replacement(args, {"original_block": as_function(block, hooks)})
                 img, txt = found["img"], found["txt"]
-            elif isinstance(block, DoubleStreamBlock) and untouched(block, _DOUBLE) and not watched:
+            elif isinstance(block, DoubleStreamBlock) and untouched(block, _OF_DOUBLE) and not watched:
                 img, txt = block.over(img, txt, vec, pe, mask, hooks)
             else:
                 img, txt = block(img=img, txt=txt, vec=vec, pe=pe, attn_mask=mask, transformer_options=hooks)
@@ -706,8 +721,8 @@ class Flux(nn.Module):
             replacement = hooks.block_replacement("single_block", number)
             if replacement is not None:
                 args = {"img": img, "vec": vec, "pe": pe, "attn_mask": mask, "transformer_options": hooks}
-                img = replacement(args, {"original_block": _single_as_function(block, hooks)})["img"]
-            elif isinstance(block, SingleStreamBlock) and untouched(block, _SINGLE) and not watched:
+                img = replacement(args, {"original_block": as_function(block, hooks)})["img"]
+            elif isinstance(block, SingleStreamBlock) and untouched(block, _OF_SINGLE) and not watched:
                 img = block.over(img, vec, pe, mask, hooks)
             else:
                 img = block(img, vec=vec, pe=pe, attn_mask=mask, transformer_options=hooks)
@@ -731,25 +746,14 @@ def with_residual(img: Tensor, residuals: Sequence[Tensor | None], number: int, 
     return img + F.pad(residual.to(img.dtype), (0, 0, start, behind))
 
 
-def _double_as_function(block: nn.Module, hooks: Hooks) -> Callable[[Mapping[str, Any]], dict[str, Tensor]]:
+def as_function(block: nn.Module, hooks: Hooks) -> Callable[[Mapping[str, Any]], dict[str, Tensor]]:
     """A block as packs call it that take its place."""
 
     def original_block(args: Mapping[str, Any]) -> dict[str, Tensor]:
-        img, txt = block(
-            img=args["img"], txt=args["txt"], vec=args["vec"], pe=args["pe"], attn_mask=args.get("attn_mask"),
-            transformer_options=hooks,
-        )  # fmt: skip
-        return {"img": img, "txt": txt}
-
-    return original_block
-
-
-def _single_as_function(block: nn.Module, hooks: Hooks) -> Callable[[Mapping[str, Any]], dict[str, Tensor]]:
-    def original_block(args: Mapping[str, Any]) -> dict[str, Tensor]:
-        img = block(
-            args["img"], vec=args["vec"], pe=args["pe"], attn_mask=args.get("attn_mask"), transformer_options=hooks
-        )
-        return {"img": img}
+        told = {"vec": args["vec"], "pe": args["pe"], "attn_mask": args.get("attn_mask"), "transformer_options": hooks}
+        if "txt" not in args:
+            return {"img": block(args["img"], **told)}
+        return dict(zip(("img", "txt"), block(args["img"], args["txt"], **told), strict=True))
 
     return original_block
 
@@ -767,55 +771,65 @@ _ENDS = {
     "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
     "proj_out": "final_layer.linear",
 }
-_DOUBLE_NAMES = {
-    "norm1.linear": "img_mod.lin",
-    "norm1_context.linear": "txt_mod.lin",
-    "attn.to_out.0": "img_attn.proj",
-    "attn.to_add_out": "txt_attn.proj",
-    "ff.net.0.proj": "img_mlp.0",
-    "ff.net.2": "img_mlp.2",
-    "ff_context.net.0.proj": "txt_mlp.0",
-    "ff_context.net.2": "txt_mlp.2",
-}
-_DOUBLE_NORMS = {
-    "attn.norm_q": "img_attn.norm.query_norm",
-    "attn.norm_k": "img_attn.norm.key_norm",
-    "attn.norm_added_q": "txt_attn.norm.query_norm",
-    "attn.norm_added_k": "txt_attn.norm.key_norm",
-}
-_DOUBLE_PARTS = {
-    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-}
-_SINGLE_NAMES = {"norm.linear": "modulation.lin", "proj_out": "linear2"}
-_SINGLE_NORMS = {"attn.norm_q": "norm.query_norm", "attn.norm_k": "norm.key_norm"}
+
+
+class _Names(NamedTuple):
+    """Of one kind of block: layers, theirs → ours; norms, likewise; what there are parts of one layer, ours → theirs."""
+
+    layers: Mapping[str, str]
+    norms: Mapping[str, str]
+    parts: Mapping[str, Sequence[str]]
+
+
+_DOUBLE = _Names(
+    layers={
+        "norm1.linear": "img_mod.lin", "attn.to_out.0": "img_attn.proj",
+        "ff.net.0.proj": "img_mlp.0", "ff.net.2": "img_mlp.2",
+        "norm1_context.linear": "txt_mod.lin", "attn.to_add_out": "txt_attn.proj",
+        "ff_context.net.0.proj": "txt_mlp.0", "ff_context.net.2": "txt_mlp.2",
+    },
+    norms={
+        "attn.norm_q": "img_attn.norm.query_norm", "attn.norm_k": "img_attn.norm.key_norm",
+        "attn.norm_added_q": "txt_attn.norm.query_norm", "attn.norm_added_k": "txt_attn.norm.key_norm",
+    },
+    parts={
+        "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    },
+)  # fmt: skip
+_SINGLE = _Names(
+    layers={"norm.linear": "modulation.lin", "proj_out": "linear2"},
+    norms={"attn.norm_q": "norm.query_norm", "attn.norm_k": "norm.key_norm"},
+    parts={"linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")},
+)
 
 
 def diffusers_targets(depth: int, single: int, width: int, inner: int) -> dict[str, Target]:
     """The diffusers library's name of every tensor → where it belongs. inner: width inside the feed-forward."""
     found: dict[str, Target] = {}
+
+    def fused(there: str, parts: Sequence[str], here: str) -> None:
+        for place, part in enumerate(parts):
+            found[f"{there}.{part}"] = Part(here, place * width, inner if part.startswith("proj_mlp") else width)
+
     for leaf in ("weight", "bias"):
         found |= {f"{theirs}.{leaf}": f"{ours}.{leaf}" for theirs, ours in _ENDS.items()}
         found[f"norm_out.linear.{leaf}"] = Part(f"final_layer.adaLN_modulation.1.{leaf}", swapped=True)
-        for number in range(depth):
-            there, here = f"transformer_blocks.{number}", f"double_blocks.{number}"
-            found |= {f"{there}.{theirs}.{leaf}": f"{here}.{ours}.{leaf}" for theirs, ours in _DOUBLE_NAMES.items()}
-            for ours, parts in _DOUBLE_PARTS.items():
-                for place, theirs in enumerate(parts):
-                    found[f"{there}.{theirs}.{leaf}"] = Part(f"{here}.{ours}.{leaf}", place * width, width)
-        for number in range(single):
-            there, here = f"single_transformer_blocks.{number}", f"single_blocks.{number}"
-            found |= {f"{there}.{theirs}.{leaf}": f"{here}.{ours}.{leaf}" for theirs, ours in _SINGLE_NAMES.items()}
-            for place, theirs in enumerate(("attn.to_q", "attn.to_k", "attn.to_v")):
-                found[f"{there}.{theirs}.{leaf}"] = Part(f"{here}.linear1.{leaf}", place * width, width)
-            found[f"{there}.proj_mlp.{leaf}"] = Part(f"{here}.linear1.{leaf}", 3 * width, inner)
-    for number in range(depth):
-        found |= {f"transformer_blocks.{number}.{theirs}.weight": f"double_blocks.{number}.{ours}.scale"
-                  for theirs, ours in _DOUBLE_NORMS.items()}  # fmt: skip
-    for number in range(single):
-        found |= {f"single_transformer_blocks.{number}.{theirs}.weight": f"single_blocks.{number}.{ours}.scale"
-                  for theirs, ours in _SINGLE_NORMS.items()}  # fmt: skip
+        for there, here, names in _blocks(depth, single):
+            found |= {f"{there}.{theirs}.{leaf}": f"{here}.{ours}.{leaf}" for theirs, ours in names.layers.items()}
+            for ours, theirs in names.parts.items():
+                fused(there, [f"{name}.{leaf}" for name in theirs], f"{here}.{ours}.{leaf}")
+    for there, here, names in _blocks(depth, single):
+        found |= {f"{there}.{theirs}.weight": f"{here}.{ours}.scale" for theirs, ours in names.norms.items()}
     return found
+
+
+def _blocks(depth: int, single: int) -> Iterator[tuple[str, str, _Names]]:
+    """For each block its name there and here, and the names inside it."""
+    for number in range(depth):
+        yield f"transformer_blocks.{number}", f"double_blocks.{number}", _DOUBLE
+    for number in range(single):
+        yield f"single_transformer_blocks.{number}", f"single_blocks.{number}", _SINGLE
 
 
 def from_diffusers(header: CheckpointHeader) -> Mapping[str, Target]:

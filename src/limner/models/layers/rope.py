@@ -20,12 +20,9 @@ def rotation(ids: Tensor, axes: Sequence[int], theta: float = 10000.0) -> Tensor
     for place, width in zip(ids.double().unbind(-1), axes, strict=True):
         steps = torch.arange(0, width, 2, dtype=torch.float64, device=ids.device) / width
         angles.append(place[..., None] * theta**-steps)
-    cos, sin = (part.float() for part in _cos_sin(torch.cat(angles, dim=-1)))
-    return torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))[:, None]
-
-
-def _cos_sin(angles: Tensor) -> tuple[Tensor, Tensor]:
-    return angles.cos(), angles.sin()
+    whole = torch.cat(angles, dim=-1)
+    cos, sin = whole.cos().float(), whole.sin().float()
+    return torch.stack((cos, -sin, sin, cos), dim=-1).view(*cos.shape, 2, 2)[:, None]
 
 
 def rotate(x: Tensor, matrices: Tensor) -> Tensor:
