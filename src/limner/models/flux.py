@@ -34,6 +34,7 @@ from limner.models.family import DiffusersLayout, Family, LoraNames, Mark, Predi
 from limner.models.layers import attention
 from limner.models.layers.hooks import Hooks
 from limner.models.layers.lifetimes import add_gated, gelu, split_linear, untouched
+from limner.models.layers.masks import resized_mask
 from limner.models.layers.patches import patched, unpatched
 from limner.models.layers.rope import grid_ids, rotate, rotation
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
@@ -774,7 +775,7 @@ _ENDS = {
 
 
 class _Names(NamedTuple):
-    """Of one kind of block: layers, theirs → ours; norms, likewise; what there are parts of one layer, ours → theirs."""
+    """Of one kind of block: layers and norms, theirs → ours; layers of which theirs are parts, ours → theirs."""
 
     layers: Mapping[str, str]
     norms: Mapping[str, str]
@@ -937,18 +938,6 @@ def mask_of_all(mask: Tensor, entries: Mapping[str, Any]) -> Tensor:
     if size is None or tuple(size) == (rows, columns):
         return mask
     return resized_mask(mask, tuple(size), (rows, columns))
-
-
-def resized_mask(mask: Tensor, size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """A mask (B, S, S) of text and size[0] · size[1] patches, for wanted[0] · wanted[1]: the nearest patch's."""
-    text = mask.shape[-1] - size[0] * size[1]
-    row, column = (
-        ((torch.arange(new, device=mask.device) + 0.5) * (old / new)).long()
-        for old, new in zip(size, wanted, strict=True)
-    )
-    patches = (row[:, None] * size[1] + column).flatten() + text
-    places = torch.cat((torch.arange(text, device=mask.device), patches))
-    return mask[:, places][:, :, places]
 
 
 def _six_fold(header: CheckpointHeader) -> bool:

@@ -261,18 +261,10 @@ def reshape_mask(input_mask: Tensor, output_shape: Sequence[int]) -> Tensor:
 
 
 def upscale_dit_mask(mask: Tensor, img_size_in: Sequence[int], img_size_out: Sequence[int]) -> Tensor:
-    """A mask over picture tokens (B, n, n') at another size of the picture; the text's part stays as it is."""
-    height, width = img_size_in
-    tokens = height * width
-    text = mask.shape[-1] - tokens
-    grid = mask[:, text:, text:].reshape(mask.shape[0], -1, height, width)
-    grid = nn.functional.interpolate(grid, size=tuple(img_size_out), mode="nearest-exact")
-    count = img_size_out[0] * img_size_out[1]
-    rows = nn.functional.interpolate(grid.flatten(2)[:, None], size=(count, count), mode="nearest-exact")[:, 0]
-    out = mask.new_zeros((mask.shape[0], text + count, text + count))
-    out[:, :text, :text] = mask[:, :text, :text]
-    out[:, text:, text:] = rows
-    return out
+    """A mask over text and picture tokens at another size of the picture; the text's part stays as it is."""
+    from limner.models.layers.masks import resized_mask  # noqa: PLC0415 - one use
+
+    return resized_mask(mask, (img_size_in[0], img_size_in[1]), (img_size_out[0], img_size_out[1]))
 
 
 def get_tiled_scale_steps(width: int, height: int, tile_x: int, tile_y: int, overlap: int) -> int:
