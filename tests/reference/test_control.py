@@ -160,3 +160,41 @@ def test_a_control_net_of_qwen_image_computes_what_diffusers_does(extra, size):
     for number, other in enumerate(expected):
         assert apart(found["input"][number * 30], other) < 1e-4
         assert found["input"][number * 30 + 29] is found["input"][number * 30]
+
+
+@pytest.mark.parametrize("kind", ["latent", "union", "inpaint", "picture", "double only"])
+def test_a_control_net_of_flux_computes_what_diffusers_does(kind):
+    changes = {
+        "union": {"num_mode": 5}, "picture": {"conditioning_embedding_channels": 16},
+        "double only": {"num_single_layers": 0},
+    }.get(kind, {})  # fmt: skip
+    channels = 17 if kind == "inpaint" else 16
+    sizes = {"num_layers": 2, "num_single_layers": 3, "attention_head_dim": 32, "num_attention_heads": 2,
+             "joint_attention_dim": 20, "pooled_projection_dim": 12, "axes_dims_rope": (4, 14, 14),
+             "guidance_embeds": True}  # fmt: skip
+    picture = {"patch_size": 2} if kind == "picture" else {}
+    reference = diffusers.FluxControlNetModel(**{**sizes, **changes, **picture})
+    if kind == "inpaint":
+        reference.controlnet_x_embedder = torch.nn.Linear(4 * channels, 64)
+    seeded(reference)
+    x, text, vector_ = normal(2, 16, 8, 12), normal(2, 7, 20), normal(2, 12)
+    time, guidance = torch.tensor([0.9, 0.03]), torch.tensor([3.5, 3.5])
+    hint = torch.rand(2, 3, 64, 96) if kind == "picture" else normal(2, channels, 8, 12, seed=2)
+    places = torch.stack(torch.meshgrid(torch.zeros(1), torch.arange(4.0), torch.arange(6.0), indexing="ij"), -1)
+
+    def packed(latent):
+        return latent.reshape(2, -1, 4, 2, 6, 2).permute(0, 2, 4, 1, 3, 5).reshape(2, 24, -1)
+
+    with torch.inference_mode():
+        doubles, singles = reference(
+            packed(x), hint * 2 - 1 if kind == "picture" else packed(hint),
+            torch.tensor([[2], [2]]) if kind == "union" else None, 1.0, text, vector_, time,
+            places.reshape(-1, 3), torch.zeros(7, 3), guidance, return_dict=False,
+        )  # fmt: skip
+        network = ours(reference.state_dict(), num_heads=2, axes_dim=(4, 14, 14))
+        found = network(x, hint, time, text, vector_, guidance, [2] if kind == "union" else [])
+    assert (len(found["input"]), len(found["output"])) == (19, 38 if singles else 0)
+    inputs = [found["input"][0], found["input"][1 if kind == "picture" else 10]]
+    outputs = [found["output"][n if kind == "picture" else 13 * n] for n in range(3)] if singles else []
+    for one, other in zip([*inputs, *outputs], [*doubles, *(singles or ())], strict=True):
+        assert apart(one, other) < 1e-4

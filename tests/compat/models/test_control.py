@@ -151,3 +151,27 @@ def test_tensors_of_an_adapter_are_one(base):
     light = Adapter_light(channels=[8, 16, 16, 16], nums_rb=4, cin=64)
     assert light(torch.zeros(1, 1, 64, 64))["input"][-3].shape == (1, 8, 8, 8)
     assert Adapter(channels=[8] * 4, nums_rb=2, cin=768, ksize=1, sk=True, use_conv=False).xl
+
+
+def test_control_networks_of_transformers_are_made_by_the_references_arguments(base):
+    import comfy.cldm.mmdit
+    import comfy.controlnet
+    from comfy.ldm.flux.controlnet import ControlNetFlux
+
+    network = ControlNetFlux(
+        latent_input=True, num_union_modes=3, control_latent_channels=17, image_model="flux", in_channels=16,
+        vec_in_dim=8, context_in_dim=12, hidden_size=128, mlp_ratio=4.0, num_heads=1, depth=1, depth_single_blocks=0,
+        axes_dim=[16, 56, 56], theta=10000, patch_size=2, qkv_bias=True, guidance_embed=True,
+    )  # fmt: skip
+    assert network.controlnet_mode_embedder.weight.shape == (3, 128)
+    assert network.pos_embed_input.in_features == 68
+    mmdit = comfy.cldm.mmdit.ControlNet(
+        num_blocks=2, control_latent_channels=17, in_channels=16, hidden_size=128, num_heads=2, mlp_width=256,
+        adm_in_channels=8, context_dim=12, pos_embed_max_size=8,
+    )  # fmt: skip
+    assert len(mmdit.controlnet_blocks) == 2
+    made = comfy.controlnet.load_controlnet_state_dict(
+        {name: value.detach() for name, value in network.state_dict().items()}
+    )
+    assert isinstance(made.control_model, ControlNetFlux)
+    assert isinstance(comfy.controlnet.ControlNetSD35(None), comfy.controlnet.ControlNet)

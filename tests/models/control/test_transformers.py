@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from limner.errors import BadInput
+from limner.models.control.flux import ControlFlux, ControlFluxConfig
 from limner.models.control.kind import ControlFile
 from limner.models.control.load import control_of, detect
 from limner.models.control.qwen_image import ControlQwenImage, ControlQwenImageConfig
 from limner.models.control.sd3 import ControlMMDiT, ControlMMDiTConfig
 from limner.models.control.sd35 import ControlSD35, ControlSD35Config
+from limner.models.flux import Flux, FluxConfig
 from limner.models.load import model_of
 from limner.models.qwen_image import QwenImageConfig, QwenImageTransformer2DModel
 from limner.models.sd3 import MMDiT, MMDiTConfig
@@ -22,6 +24,8 @@ TINY_MMDIT = MMDiTConfig(hidden_size=128, depth=2, num_heads=2, mlp_width=256, a
                          pos_embed_max_size=8)  # fmt: skip
 TINY_QWEN = QwenImageConfig(num_layers=2, num_attention_heads=2, attention_head_dim=32, joint_attention_dim=20,
                             mlp_width=128, axes_dims_rope=(4, 14, 14))  # fmt: skip
+TINY_FLUX = FluxConfig(vec_in_dim=12, context_in_dim=20, hidden_size=128, num_heads=1, depth=2, depth_single_blocks=2)
+HINT = (3, 4, 4, 4, 4, 4, 4, 4, 16)
 PICTURE = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(2))
 
 
@@ -166,6 +170,63 @@ def test_residuals_of_qwen_image_are_of_the_dtype_of_what_it_computes_in(dtype):
     assert found["input"][0].dtype == dtype
 
 
+@pytest.fixture(scope="module")
+def flux():
+    return model_of(CheckpointHeader.of(seeded(Flux(TINY_FLUX)).state_dict()), memory())
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7)])
+@pytest.mark.parametrize("shown", ["latent", "mask", "picture"])
+def test_residuals_of_flux_fit_its_patches(flux, size, shown):
+    config = ControlFluxConfig(TINY_FLUX, 17 if shown == "mask" else 16, HINT if shown == "picture" else ())
+    control = control_of(CheckpointHeader.of(seeded(ControlFlux(config)).state_dict()), memory())
+    assert (control.latent_format is None, control.concat_mask) == (shown == "picture", shown == "mask")
+    x, text, vector = noise(1, 16, *size), noise(1, 5, 20), noise(1, 12)
+    mask = torch.ones(1, 1, 40, 56) if shown == "mask" else None
+    cond = {"c_crossattn": text, "y": vector, "guidance": torch.tensor([3.5])}
+    found = answered(control, flux, x, Coder(), mask=mask, **cond)
+    assert (len(found["input"]), len(found["output"])) == (19, 38)
+    assert {tuple(one.shape) for part in found.values() for one in part} == {
+        (1, -(-size[0] // 2) * -(-size[1] // 2), 128)
+    }
+    assert not torch.allclose(
+        found["input"][0],
+        answered(control, flux, x, Coder(), mask=mask, **{**cond, "guidance": torch.zeros(1)})["input"][0],
+    )
+    with flux.loaded() as network, torch.inference_mode():
+        plain = network(x, torch.tensor([0.7]), text, vector)
+        assert not torch.allclose(network(x, torch.tensor([0.7]), text, vector, control=found), plain)
+
+
+def test_a_residual_of_flux_is_scaled_once_however_often_it_stands(flux):
+    config = ControlFluxConfig(TINY_FLUX)
+    control = control_of(CheckpointHeader.of(seeded(ControlFlux(config)).state_dict()), memory())
+    x, cond = noise(1, 16, 4, 6), {"c_crossattn": noise(1, 5, 20), "y": noise(1, 12)}
+    plain = answered(control, flux, x, Coder(), **cond)
+    second = control.copy().set_cond_hint(PICTURE, 0.5, vae=Coder())
+    second.set_previous_controlnet(control)
+    second.pre_run(flux.model, flux.sampling.percent_to_sigma)
+    with torch.inference_mode():
+        found = second.get_control(x, torch.tensor([0.7]), cond, 1, {})
+    assert len({id(one) for one in found["output"]}) == 2
+    assert torch.allclose(found["output"][37], plain["output"][37] * 1.5, atol=1e-4)
+
+
+def test_a_union_control_of_flux_is_told_what_it_is_shown(flux):
+    config = ControlFluxConfig(TINY_FLUX, modes=4)
+    control = control_of(CheckpointHeader.of(seeded(ControlFlux(config)).state_dict()), memory())
+    x, cond = noise(1, 16, 4, 6), {"c_crossattn": noise(1, 5, 20), "y": noise(1, 12)}
+    found = []
+    for kind in ([], [0], [3]):
+        control.set_extra_arg("control_type", kind)
+        found.append(answered(control, flux, x, Coder(), **cond)["input"][0])
+    assert not torch.allclose(found[0], found[1])
+    assert not torch.allclose(found[1], found[2])
+    control.set_extra_arg("control_type", [4])
+    with pytest.raises(BadInput, match="no kind number 4"):
+        answered(control, flux, x, Coder(), **cond)
+
+
 def test_two_pictures_are_encoded_one_by_one_where_the_autoencoder_would_take_them_for_a_video(qwen):
     network = seeded(ControlQwenImage(ControlQwenImageConfig(TINY_QWEN)))
     control = control_of(CheckpointHeader.of(network.state_dict()), memory())
@@ -181,6 +242,7 @@ def test_each_kind_is_recognised_by_its_own_marks():
         diffusers_names(ControlMMDiT(ControlMMDiTConfig(TINY_MMDIT)).state_dict()),
         ControlSD35(ControlSD35Config(TINY_MMDIT)).state_dict(),
         ControlQwenImage(ControlQwenImageConfig(TINY_QWEN)).state_dict(),
+        ControlFlux(ControlFluxConfig(TINY_FLUX, 17, modes=3)).state_dict(),
     ):
         header = CheckpointHeader.of(state)
         kind, layout = detect(header)
@@ -188,4 +250,5 @@ def test_each_kind_is_recognised_by_its_own_marks():
         assert ControlFile(header, memory()).said == {}
     assert found["control-mmdit"] == ControlMMDiTConfig(TINY_MMDIT)
     assert found["control-qwen"] == ControlQwenImageConfig(TINY_QWEN)
+    assert found["control-flux"] == ControlFluxConfig(TINY_FLUX, 17, modes=3)
     assert found["control-mmdit-large"].mmdit.depth == 2

@@ -18,15 +18,14 @@ from limner.models.control import load
 from limner.models.control.base import ControlBase, StrengthType, broadcast_image_to
 from limner.models.control.lora import ControlLora
 from limner.models.control.network import ControlNet
+from limner.models.control.sd35 import ControlNetSD35
 from limner.models.control.t2i import T2IAdapter
 from limner.weights import CheckpointHeader
 from limner.weights.ops import Conv2d, Linear
 
-__all__ = ["ControlBase", "ControlLora", "ControlNet", "StrengthType", "T2IAdapter", "broadcast_image_to"]
-
-
-class ControlNetSD35(ControlNet):
-    """A control network of Stable Diffusion 3.5."""
+__all__ = [
+    "ControlBase", "ControlLora", "ControlNet", "ControlNetSD35", "StrengthType", "T2IAdapter", "broadcast_image_to",
+]  # fmt: skip
 
 
 class QwenFunControlNet(ControlNet):

@@ -254,10 +254,10 @@ class ControlUNet(nn.Module):
 
 # -- files ------------------------------------------------------------------------------------------------------------
 
+HINT_NAMES = {"conv_in": 0, "conv_out": 14, **{f"blocks.{n}": 2 * n + 2 for n in range(6)}}
+"""What the diffusers library calls the convolutions of the hint."""
 _DIFFUSERS = {
-    "controlnet_cond_embedding.conv_in": "input_hint_block.0",
-    "controlnet_cond_embedding.conv_out": "input_hint_block.14",
-    **{f"controlnet_cond_embedding.blocks.{n}": f"input_hint_block.{2 * n + 2}" for n in range(6)},
+    **{f"controlnet_cond_embedding.{theirs}": f"input_hint_block.{ours}" for theirs, ours in HINT_NAMES.items()},
     "controlnet_mid_block": "middle_block_out.0",
 }
 
