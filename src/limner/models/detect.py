@@ -77,7 +77,8 @@ def from_diffusers(diffusion: CheckpointHeader) -> CheckpointHeader:
     """A diffusion model in the diffusers library's layout under the reference's names; any other as it is."""
     if is_diffusers_unet(diffusion.tensors):
         return unet_from_diffusers(diffusion)
-    layouts = [family.diffusers for family in families().values() if family.diffusers is not None]
+    known = families().values()
+    layouts = [layout for family in known for layout in (family.diffusers, *family.layouts) if layout is not None]
     matching = [layout for layout in layouts if all(mark.test(diffusion) for mark in layout.marks)]
     if not matching:
         return diffusion

@@ -78,6 +78,15 @@ class LoraNames:
     parts: Callable[[Any, Sequence[str]], Mapping[str, Target]] = lambda config, names: {}  # noqa: ARG005
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A published build of a family that its dimensions tell. title: for people; test: of a network's config."""
+
+    name: str
+    title: str
+    test: Callable[[Any], bool]
+
+
 def no_vector(model: BaseModel, entries: Mapping[str, Any]) -> Tensor | None:  # noqa: ARG001
     """The vector beside time and text of families that take none."""
     return None
@@ -96,7 +105,9 @@ class Family:
     vector: the vector `y` beside time and text, made of the same entries.
     context_width: features of a text token that the network takes, given the config; None where it takes any.
     concat: what is concatenated to the latent, given the config: of "mask", "masked_image", "image".
-    diffusers: the layout in which the diffusers library keeps it, where that differs. lora: names in LoRA files.
+    variants: builds that differ in dimensions alone; of several that fit the first is meant.
+    diffusers: the layout in which the diffusers library keeps it, where that differs. layouts: any others.
+    lora: names in LoRA files.
     saved_prefix: of its tensors in checkpoints that are saved. modelspec: its name in the ModelSpec standard of
     metadata; its own where empty.
     dtypes: supported, the preferred first. memory_factor: of activations, see `Model.memory_required`.
@@ -115,9 +126,15 @@ class Family:
     vector: Callable[[BaseModel, Mapping[str, Any]], Tensor | None] = no_vector
     context_width: Callable[[Any], int | None] = lambda config: None  # noqa: ARG005
     concat: Callable[[Any], tuple[str, ...]] = lambda config: ()  # noqa: ARG005
+    variants: tuple[Variant, ...] = ()
     diffusers: DiffusersLayout | None = None
+    layouts: tuple[DiffusersLayout, ...] = ()
     lora: LoraNames = LoraNames()
     saved_prefix: str = "model.diffusion_model."
     modelspec: str = ""
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32)
     memory_factor: float = 2.0
+
+    def variant(self, config: Any) -> Variant | None:
+        """The build that a network of this config is; None for the family's own."""
+        return next((variant for variant in self.variants if variant.test(config)), None)
