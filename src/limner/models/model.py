@@ -205,8 +205,9 @@ class Model(ModelPatcher):
             self._ask(custom, working)
         precision = self.memory.unet_precision(self.family.dtypes)
         with ExitStack() as stack:
-            for other in self.get_nested_additional_models():
-                stack.enter_context(other.loaded())
+            for other in [*self.get_nested_additional_models(), *self.model_patches_models()]:
+                if hasattr(other, "loaded"):
+                    stack.enter_context(other.loaded())
             network = stack.enter_context(self.memory.loaded(self.source, precision.storage, working=working))
             self.memory.note(self)
             self._network, self._written = network, self.source.patches

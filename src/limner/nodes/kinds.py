@@ -38,6 +38,10 @@ VAE = Annotated[AnyVAE, Kind("VAE")]
 """An autoencoder."""
 CONTROL_NET = Annotated[AnyControl, Kind("CONTROL_NET")]
 """A ControlNet or T2I adapter."""
+MODEL_PATCH = Annotated[Any, Kind("MODEL_PATCH")]
+"""A small network that computes inside a diffusion model: `limner.models.model_patches.ModelPatch`."""
+CLIP_VISION_OUTPUT = Annotated[Any, Kind("CLIP_VISION_OUTPUT")]
+"""What a vision encoder says of a picture."""
 NOISE = Annotated[AnyNoise, Kind("NOISE")]
 """Where a sampling's first noise comes from."""
 GUIDER = Annotated[AnyGuider, Kind("GUIDER")]
