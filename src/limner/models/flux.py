@@ -94,7 +94,7 @@ class FluxConfig:
             vec_in_dim=shapes["vector_in.in_layer.weight"][1] if "vector_in.in_layer.weight" in shapes else None,
             context_in_dim=shape(shapes, "txt_in.weight", 2)[1],
             hidden_size=width,
-            mlp_ratio=mlp_ratio(shapes, width),
+            mlp_ratio=shape(shapes, "double_blocks.0.img_mlp.0.weight", 2)[0] / width,
             num_heads=heads,
             depth=count(shapes, "double_blocks.{}."),
             depth_single_blocks=count(shapes, "single_blocks.{}."),
@@ -108,11 +108,6 @@ class FluxConfig:
                      "depth_single_blocks", "qkv_bias", "guidance_embed"):  # fmt: skip
             agree(overrides, name, getattr(config, name))
         return config
-
-
-def mlp_ratio(shapes: Shapes, width: int) -> float:
-    """How many times wider than the stream the inside of the feed-forward is."""
-    return shape(shapes, "double_blocks.0.img_mlp.0.weight", 2)[0] / width
 
 
 def axes_of(overrides: Overrides, width: int, heads: int) -> tuple[int, ...]:
@@ -228,8 +223,7 @@ class Modulation(nn.Module):
 
     def __init__(self, dim: int, double: bool, **_: Any) -> None:
         super().__init__()
-        self.is_double = double
-        self.multiplier = 6 if double else 3
+        self.is_double, self.multiplier = double, 6 if double else 3
         self.lin = Linear(dim, self.multiplier * dim)
 
     def forward(self, vec: Tensor) -> tuple[ModulationOut, ModulationOut | None]:
@@ -478,12 +472,11 @@ class Flux(nn.Module):
         self.txt_in = Linear(config.context_in_dim, width)
         self._make_told(config)
         block = (width, config.num_heads, config.mlp_ratio)
-        own = self.modulates
         self.double_blocks = nn.ModuleList(
-            DoubleStreamBlock(*block, qkv_bias=config.qkv_bias, modulation=own) for _ in range(config.depth)
+            DoubleStreamBlock(*block, config.qkv_bias, modulation=self.modulates) for _ in range(config.depth)
         )
         self.single_blocks = nn.ModuleList(
-            SingleStreamBlock(*block, modulation=own) for _ in range(config.depth_single_blocks)
+            SingleStreamBlock(*block, modulation=self.modulates) for _ in range(config.depth_single_blocks)
         )
         self.final_layer = self._last_layer(config)
 
@@ -498,7 +491,6 @@ class Flux(nn.Module):
         self.guidance_in = MLPEmbedder(256, width) if config.guidance_embed else None
 
     def _last_layer(self, config: FluxConfig) -> nn.Module:
-        """Patches to cells."""
         return LastLayer(config.hidden_size, config.patch_size, config.out_channels)
 
     def told(self, timesteps: Tensor, y: Tensor | None, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -617,10 +609,8 @@ class Flux(nn.Module):
                 raise BadInput(
                     f"There is no way {method!r} to see reference pictures.", do="Choose index, offset or uxo."
                 )
-            patches, ids = self.process_img(
-                reference.to(x), index, (top + patch // 2) // patch, (left + patch // 2) // patch,
-                transformer_options=hooks,
-            )  # fmt: skip
+            row, column = ((side + patch // 2) // patch for side in (top, left))
+            patches, ids = self.process_img(reference.to(x), index, row, column, hooks)
             all_patches.append(patches)
             all_ids.append(ids)
         return torch.cat(all_patches, dim=1), torch.cat(all_ids, dim=1)
@@ -654,8 +644,23 @@ class Flux(nn.Module):
         """The same from patches to patches. img: (B, N, C · patch²), txt: (B, L, …); places: (B or 1, …, 3)."""
         hooks = Hooks.of(transformer_options)
         told = self.told(timesteps, y, guidance, img.dtype)
-        x = img
-        img, txt = self.img_in(img), self.txt_in(txt)
+        out = self.blocks_over(self.img_in(img), img_ids, txt, txt_ids, told, control, hooks, attn_mask, img)
+        return self.final_layer(out, self.last_told(told))
+
+    def blocks_over(
+        self,
+        img: Tensor,
+        img_ids: Tensor,
+        txt: Tensor,
+        txt_ids: Tensor,
+        told: Any,
+        control: Mapping[str, list[Tensor | None]] | None,
+        hooks: Hooks,
+        attn_mask: Tensor | None,
+        x: Tensor,
+    ) -> Tensor:
+        """Patches after all blocks: (B, N, D). img: (B, N, D), written over. x: the picture, for those who look on."""
+        txt = self.txt_in(txt)
         if post_input := hooks.at("post_input"):
             img_ids, txt_ids = img_ids.expand(len(img), -1, -1), txt_ids.expand(len(img), -1, -1)
             for patch in post_input:
@@ -664,13 +669,12 @@ class Flux(nn.Module):
                 img, txt, img_ids, txt_ids = (found[name] for name in ("img", "txt", "img_ids", "txt_ids"))
         pe = self.pe_embedder(torch.cat((txt_ids, img_ids), dim=1))
         mask = None if attn_mask is None else attn_mask.to(img.dtype) if attn_mask.is_floating_point() else attn_mask
-        residuals = control or {}
-        img, txt = self._double(img, txt, told, pe, mask, x, residuals.get("input") or [], hooks)
+        inputs, outputs = ((control or {}).get(name) or [] for name in ("input", "output"))
+        img, txt = self._double(img, txt, told, pe, mask, x, inputs, hooks)
         length = txt.shape[1]
         img = torch.cat((txt, img), dim=1)
         del txt
-        img = self._single(img, length, told, pe, mask, residuals.get("output") or [], hooks)
-        return self.final_layer(img[:, length:], self.last_told(told))
+        return self._single(img, length, told, pe, mask, outputs, hooks)[:, length:]
 
     def _double(
         self,
@@ -869,8 +873,6 @@ LORA = LoraNames(lora_aliases, ("transformer.{dots}", "lycoris_{flat}", "lora_tr
 
 # -- the families -----------------------------------------------------------------------------------------------------
 
-T5_ROWS = RowSettings(min_length=256, max_length=None, pad_to_max=False)
-
 
 def combine(outputs: Mapping[str, Encoded]) -> Encoded:
     """What T5 says of each token, and the vector that CLIP-L gives the whole text."""
@@ -881,7 +883,13 @@ TEXT = TextEncoding(
     types=("flux",),
     parts=(
         TextPart("clip_l", "l", ("text_encoders.clip_l.",), EncodeSettings()),
-        TextPart("t5xxl", "t5xxl", ("text_encoders.t5xxl.",), EncodeSettings(start=-1, end=1, pad=0), T5_ROWS),
+        TextPart(
+            "t5xxl",
+            "t5xxl",
+            ("text_encoders.t5xxl.",),
+            EncodeSettings(start=-1, end=1, pad=0),
+            RowSettings(min_length=256, max_length=None, pad_to_max=False),
+        ),
     ),
     combine=combine,
 )
@@ -903,11 +911,6 @@ def concat(config: FluxConfig) -> tuple[str, ...]:
     if extra <= 0:
         return ()
     return ("scaled_image",) if extra <= 2 * config.out_channels else ("scaled_image", "pixel_mask")
-
-
-def vector(model: BaseModel, entries: Mapping[str, Any]) -> Tensor | None:  # noqa: ARG001
-    """The vector of the text."""
-    return entries.get("pooled_output")
 
 
 def conditions_of(guidance: float) -> Callable[[BaseModel, Mapping[str, Any]], dict[str, Any]]:
@@ -963,7 +966,7 @@ FLUX = Family(
     text=TEXT,
     vae_prefixes=("vae.", "first_stage_model."),
     conditions=conditions_of(3.5),
-    vector=vector,
+    vector=lambda model, entries: entries.get("pooled_output"),  # noqa: ARG005
     context_width=lambda config: config.context_in_dim,
     concat=concat,
     diffusers=DiffusersLayout(
