@@ -852,12 +852,7 @@ def lora_aliases(config: Any, names: Sequence[str]) -> Mapping[str, Target]:
     """Diffusers' names of those weights that the network has."""
     inner = int(config.hidden_size * config.mlp_ratio)
     targets = diffusers_targets(config.depth, config.depth_single_blocks, config.hidden_size, inner)
-    there = set(names)
-    return {
-        alias: target
-        for alias, target in weights_alone(targets).items()
-        if (target if isinstance(target, str) else target.name) in there
-    }
+    return weights_alone(targets, names)
 
 
 def lora_parts(config: Any, names: Sequence[str]) -> Mapping[str, Target]:  # noqa: ARG001
@@ -945,7 +940,8 @@ def mask_of_all(mask: Tensor, entries: Mapping[str, Any]) -> Tensor:
 
 def _six_fold(header: CheckpointHeader) -> bool:
     """Picture, picture to fill and 64 channels of its mask: 96 for 16."""
-    return header.shape("img_in.weight")[1] == 6 * header.shape("final_layer.linear.weight")[0]
+    first, last = (header.shapes().get(f"{name}.weight", (0, 0)) for name in ("img_in", "final_layer.linear"))
+    return first[-1] == 6 * last[0] > 0
 
 
 FLUX = Family(

@@ -37,9 +37,14 @@ def _written(template: str, name: str) -> str:
     return template.format(dots=name, flat=name.replace(".", "_"))
 
 
-def weights_alone(targets: Mapping[str, Target]) -> dict[str, Target]:
-    """Of another layout's names those of weights, without `.weight`: aliases for `LoraNames`."""
-    return {name.removesuffix(".weight"): target for name, target in targets.items() if name.endswith(".weight")}
+def weights_alone(targets: Mapping[str, Target], names: Sequence[str]) -> dict[str, Target]:
+    """Of another layout's names those of weights that are among `names`, without `.weight`: for `LoraNames`."""
+    there = set(names)
+    return {
+        name.removesuffix(".weight"): target
+        for name, target in targets.items()
+        if name.endswith(".weight") and (target if isinstance(target, str) else target.name) in there
+    }
 
 
 def unet_lora_aliases(config: Any, names: Sequence[str]) -> dict[str, Target]:

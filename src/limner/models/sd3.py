@@ -492,13 +492,7 @@ def diffusers_targets(header: CheckpointHeader) -> dict[str, Target]:
 
 def lora_aliases(config: MMDiTConfig, names: Sequence[str]) -> dict[str, Target]:
     """The diffusers library's names of the weights that this network has."""
-    known = set(names)
-    targets = weights_alone(diffusers_names(config.hidden_size, config.depth))
-    return {
-        alias: target
-        for alias, target in targets.items()
-        if (target if isinstance(target, str) else target.name) in known
-    }
+    return weights_alone(diffusers_names(config.hidden_size, config.depth), names)
 
 
 def prediction(diffusion: CheckpointHeader, whole: CheckpointHeader) -> Prediction:  # noqa: ARG001

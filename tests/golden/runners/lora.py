@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from limner.errors import BadInput
 from limner.models.detect import detect
 from limner.models.lora_keys import diffusion_names, text_names
 from limner.models.text.kinds import encoders
@@ -39,11 +40,14 @@ def names(path: Path, folder: Path) -> list[Check]:
     The diffusion model's own weights and dimensions are those of the header of the same name.
     """
     expected = Case(path, folder).data["map"]
-    stem = path.name.split(".")[0]
+    stem = path.name.removesuffix(".json.gz")
     if stem.startswith("clip_"):
         found, known = _text_names(stem, expected)
     else:
-        match = detect(header(stem, folder))
+        try:
+            match = detect(header(stem, folder))
+        except BadInput as error:
+            raise UnsupportedCaseError(str(error)) from error
         own = tuple(match.diffusion.tensors)
         config = match.family.infer_config(match.diffusion, {})
         found = diffusion_names(own, "diffusion_model.", match.family.lora, config)
