@@ -5,7 +5,7 @@ import torch
 from limner.nodes.chroma_radiance import with_options
 
 
-def told(level: float, between=(0.2, 0.8), inner=None) -> object:
+def told(level: float, between=(0.25, 0.75), inner=None) -> object:
     """What the network is told at a noise level."""
     seen = {}
 
@@ -22,7 +22,7 @@ def told(level: float, between=(0.2, 0.8), inner=None) -> object:
 
 
 def test_the_options_hold_between_their_levels_and_nowhere_else() -> None:
-    assert told(0.5) == told(0.2) == told(0.8) == {"nerf_tile_size": 7}
+    assert told(0.5) == told(0.25) == told(0.75) == {"nerf_tile_size": 7}
     assert told(0.9) is None
     assert told(0.1) is None
 
