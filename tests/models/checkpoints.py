@@ -10,7 +10,17 @@ import torch
 
 from limner.memory import DefaultSettings, MemoryManager
 from limner.weights import CheckpointHeader, save
-from tests.models.make import TINY_CLIP, TINY_KL, TINY_UNET, tiny_bpe, tiny_clip, tiny_unet, tiny_vae
+from tests.models.make import (
+    TINY_CLIP,
+    TINY_KL,
+    TINY_UNET,
+    tiny_bpe,
+    tiny_clip,
+    tiny_t5,
+    tiny_unet,
+    tiny_vae,
+    tiny_words,
+)
 
 HEADERS = Path(__file__).resolve().parents[1] / "headers"
 CONFIG = {
@@ -47,6 +57,26 @@ def metadata() -> dict[str, str]:
 def checkpoint(folder: Path, contents: dict[str, torch.Tensor] | None = None, name: str = "tiny.safetensors") -> Path:
     save(folder / name, tensors() if contents is None else contents, metadata())
     return folder / name
+
+
+CLIP_SAYS = {name: CONFIG["clip_l"][name] for name in ("num_attention_heads", "bos_token_id", "eos_token_id")}
+
+
+def text_files(folder: Path) -> dict[str, Path]:
+    """CLIP-L, CLIP-G and T5 as files of their own in a folder: l, g and t5. Their configs say which is which."""
+    bpe, words = tiny_bpe().to_str(), tiny_words().to_str()
+    large = tiny_clip(projection_dim=8)
+    with torch.no_grad():
+        large.text_model.embeddings.token_embedding.weight.mul_(0.5)
+    made = {
+        "l": (tiny_clip(), {"clip_l": {**CLIP_SAYS, "pad_token_id": 517}}, bpe),
+        "g": (large, {"clip_g": {**CLIP_SAYS, "pad_token_id": 0}}, bpe),
+        "t5": (tiny_t5(), {"t5xxl": {}}, words),
+    }
+    paths = {name: folder / f"{name}.safetensors" for name in made}
+    for name, (network, said, tokenizer) in made.items():
+        save(paths[name], network.state_dict(), {"config": json.dumps(said), "tokenizer_json": tokenizer})
+    return paths
 
 
 def real_header(name: str) -> CheckpointHeader:

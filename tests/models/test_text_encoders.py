@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from limner.errors import BadInput
-from limner.models.load_text import load_clip
+from limner.models.detect import families
+from limner.models.load_text import clip_in_checkpoint, load_clip
 from limner.models.lora import load_lora
-from limner.models.saving import save_clip
+from limner.models.saving import clip_tensors, save_clip
 from limner.models.text.clip import CLIPTextConfig
 from limner.models.text.encode import Encoded, EncodeSettings, encode_weighted, not_padding
 from limner.models.text.kinds import encoders, parts_of
@@ -19,10 +20,9 @@ from limner.models.text.t5 import T5Config
 from limner.models.text.tokenizer import RowTokenizer
 from limner.models.text.vocabulary import TokenizerJson
 from limner.weights import CheckpointHeader, save
-from tests.models.checkpoints import memory, real_header
+from tests.models.checkpoints import CLIP_SAYS, memory, real_header, text_files
 from tests.models.make import TINY_QWEN, TINY_T5, shapes_of, tiny_bpe, tiny_clip, tiny_qwen, tiny_t5, tiny_words
 
-CLIP_SAYS = {"num_attention_heads": 2, "bos_token_id": 516, "eos_token_id": 517}
 T5 = EncodeSettings(end=1, pad=0)
 
 
@@ -33,21 +33,7 @@ def config(**parts):
 @pytest.fixture
 def files(tmp_path):
     """CLIP-L, CLIP-G and T5 as files of their own."""
-    bpe, words = tiny_bpe().to_str(), tiny_words().to_str()
-    large = tiny_clip(projection_dim=8)
-    with torch.no_grad():
-        large.text_model.embeddings.token_embedding.weight.mul_(0.5)
-    for name, network, said, tokenizer in (
-        ("l", tiny_clip(), {"clip_l": {**CLIP_SAYS, "pad_token_id": 517}}, bpe),
-        ("g", large, {"clip_g": {**CLIP_SAYS, "pad_token_id": 0}}, bpe),
-        ("t5", tiny_t5(), {"t5xxl": {}}, words),
-    ):
-        save(
-            tmp_path / f"{name}.safetensors",
-            network.state_dict(),
-            {"config": config(**said), "tokenizer_json": tokenizer},
-        )
-    return {name: tmp_path / f"{name}.safetensors" for name in ("l", "g", "t5")}
+    return text_files(tmp_path)
 
 
 def together(files, *names, type="sd3"):  # noqa: A002
@@ -346,6 +332,28 @@ def test_a_file_cast_to_eight_bits_encodes_what_its_numbers_say(files, tmp_path,
     save(tmp_path / "wide.safetensors", {name: tensor.float() for name, tensor in state.items()}, said)
     small, wide = (load_clip([tmp_path / f"{name}.safetensors"], "sd3", memory()) for name in ("small", "wide"))
     assert torch.allclose(small.encode("a cat"), wide.encode("a cat"), atol=1e-5)
+
+
+def test_a_checkpoint_of_two_encoders_has_the_names_that_its_readers_expect(files):
+    clip = together(files, "l", "g", type="sdxl")
+    tensors = clip_tensors(clip, families()["sdxl"])
+    layer = "conditioner.embedders.1.model.transformer.resblocks.0"
+    assert tensors[f"{layer}.attn.in_proj_weight"].shape == (24, 8)
+    assert tensors["conditioner.embedders.1.model.text_projection"].shape == (8, 8)
+    assert "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight" in tensors
+    said = {"config": config(clip_l=CLIP_SAYS, clip_g={**CLIP_SAYS, "pad_token_id": 0})}
+    header = CheckpointHeader.of(tensors, {**said, "tokenizer_json": tiny_bpe().to_str()})
+    again = clip_in_checkpoint(header, families()["sdxl"].text, memory())
+    assert torch.equal(again.encode("a (cat:1.2)"), clip.encode("a (cat:1.2)"))
+    with pytest.raises(BadInput, match="holds no T5-XXL"):
+        clip_tensors(together(files, "l", "t5", type="flux"), families()["sdxl"])
+
+
+def test_a_checkpoint_without_one_of_its_encoders_has_none(files, caplog):
+    clip = together(files, "l", "g", type="sdxl")
+    tensors = {name: one for name, one in clip_tensors(clip, families()["sdxl"]).items() if "embedders.0" in name}
+    assert clip_in_checkpoint(CheckpointHeader.of(tensors), families()["sdxl"].text, memory()) is None
+    assert "holds clip_l without clip_g" in caplog.text
 
 
 def test_files_that_no_family_takes_together_are_named_with_what_takes_them(files):

@@ -7,11 +7,11 @@ from limner.engine.files import StoreFiles
 from limner.errors import BadInput, NotFound
 from limner.models.convert import unet_modules
 from limner.models.vae.taesd import TAESD, TAESDConfig
-from limner.nodes import loaders
+from limner.nodes import family_conditioning, loaders
 from limner.sampling.prediction import V
 from limner.store.folders import ModelFolders
 from limner.weights import save
-from tests.models.checkpoints import checkpoint, memory, metadata
+from tests.models.checkpoints import checkpoint, memory, metadata, text_files
 from tests.models.make import tiny_clip, tiny_unet, tiny_vae
 from tests.nodes.make import run_in
 
@@ -162,3 +162,38 @@ def test_a_folder_that_lacks_a_part_says_which(run):
     place(run, "diffusers", "mine/model_index.json").write_text("{}")
     with pytest.raises(NotFound, match="unet"):
         loaders.load_diffusers_folder(run, "mine")
+
+
+def test_several_text_encoders_are_loaded_by_one_node(run):
+    text_files(place(run, "text_encoders", "l").parent)
+    names = ("l.safetensors", "g.safetensors", "t5.safetensors")
+    three = loaders.load_three_clip_files(run, *names)
+    two = loaders.load_two_clip_files(run, names[2], names[0], "flux")
+    one = loaders.load_clip_file(run, names[2], "chroma")
+    assert [encoder.name for encoder in three.encoders] == ["clip_l", "clip_g", "t5xxl"]
+    assert two.encode("a cat").shape == (1, 256, 32)
+    assert one.encode("a cat").shape == (1, 3, 32)
+    with pytest.raises(BadInput, match="type sdxl takes no such text encoders"):
+        loaders.load_two_clip_files(run, names[0], names[2], "sdxl")
+
+
+def test_t5s_rows_are_laid_out_as_a_node_says(run):
+    text_files(place(run, "text_encoders", "l").parent)
+    clip = loaders.load_two_clip_files(run, "l.safetensors", "t5.safetensors", "flux")
+    changed = family_conditioning.t5_tokenizer_options(clip, min_padding=2, min_length=4)
+    assert [token[0] for token in changed.tokenize("cat")["t5xxl"][0]] == [4, 1, 0, 0]
+    assert [token[0] for token in changed.tokenize("a cat a dog")["t5xxl"][0]] == [3, 4, 3, 5, 1, 0, 0]
+    assert len(changed.tokenize("cat")["l"][0]) == 77
+    assert len(clip.tokenize("cat")["t5xxl"][0]) == 256
+
+
+def test_prompts_of_families_with_entries_or_texts_of_their_own(run):
+    text_files(place(run, "text_encoders", "l").parent)
+    one = loaders.load_clip_file(run, "t5.safetensors", "chroma")
+    (cond, entries), = family_conditioning.encode_for_pixart_alpha(640, 512, text="a cat", clip=one)  # fmt: skip
+    assert (entries["width"], entries["height"]) == (640, 512)
+    assert torch.equal(cond, one.encode("a cat"))
+    two = loaders.load_two_clip_files(run, "l.safetensors", "t5.safetensors", "flux")
+    (cond, entries), = family_conditioning.encode_for_hidream(two, "dog", "", "a cat", "")  # fmt: skip
+    assert torch.equal(cond, two.encode("a cat"))
+    assert torch.equal(entries["pooled_output"], two.encode_from_tokens(two.tokenize("dog"), return_pooled=True)[1])

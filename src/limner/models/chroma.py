@@ -190,7 +190,7 @@ TEXT = TextEncoding(
             "t5xxl",
             ("text_encoders.t5xxl.", "cond_stage_model."),
             EncodeSettings(start=-1, end=1, pad=0, empty_end=False),
-            RowSettings(min_length=1, max_length=None, pad_to_max=False),
+            RowSettings(min_length=1, max_length=None, pad_to_max=False, embeddings=False),
         ),
     ),
 )
