@@ -29,6 +29,7 @@ _UNET_ENDS = {
     "conv_out": "out.2",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "class_embedding": "label_emb",
     "class_embedding.linear_1": "label_emb.0.0",
     "class_embedding.linear_2": "label_emb.0.2",
     "add_embedding.linear_1": "label_emb.0.0",

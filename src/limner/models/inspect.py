@@ -46,10 +46,19 @@ def _match(header: CheckpointHeader) -> Match | None:
         return None
 
 
+def _config(match: Match, header: CheckpointHeader) -> Any:
+    """The network's dimensions; None where the file's own cannot be built."""
+    try:
+        return match.family.infer_config(match.diffusion, overrides(header, "unet"))
+    except BadInput:
+        return None
+
+
 def _kind(header: CheckpointHeader) -> str:
     if match := _match(header):
         layout = "diffusers" if is_diffusers_unet(header.select(match.prefix).tensors) else "reference"
-        return f"{match.family.title}, {layout} layout"
+        variant = match.family.variant(config) if (config := _config(match, header)) is not None else None
+        return f"{match.family.title}{f' ({variant.title})' if variant else ''}, {layout} layout"
     if any(".lora_" in name or ".lora." in name for name in header):
         return "LoRA"
     if parts := parts_of(header):
@@ -69,15 +78,13 @@ def _dtypes(header: CheckpointHeader) -> str:
 def _parts(header: CheckpointHeader) -> list[str]:
     found = []
     if match := _match(header):
-        config = match.family.infer_config(match.diffusion, overrides(header, "unet"))
-        extra = " + ".join(match.family.concat(config))
+        config = _config(match, header)
+        extra = "" if config is None else " + ".join(match.family.concat(config))
         found.append(_part("diffusion model", match.prefix, header) + (f", takes {extra} besides" if extra else ""))
         for spec in match.family.text.parts if match.family.text is not None else ():
-            found += [
-                _part(f"text encoder {spec.encoder}", prefix, header)
-                for prefix in spec.prefixes
-                if encoders()[spec.encoder].fits(encoders()[spec.encoder].convert(header.select(prefix)))
-            ]
+            kind = encoders()[spec.encoder]
+            there = [prefix for prefix in spec.prefixes if kind.fits(kind.convert(header.select(prefix)))]
+            found += [_part(f"text encoder {spec.encoder}", prefix, header) for prefix in there[:1]]
         found += [
             _part("VAE", prefix, header)
             for prefix in match.family.vae_prefixes

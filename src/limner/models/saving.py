@@ -16,8 +16,9 @@ from limner.models.clip import CLIP, TextEncoder
 from limner.models.convert import clip_to_open_clip
 from limner.models.family import Family
 from limner.models.model import Model
+from limner.sampling.latent import LatentFormat
 from limner.sampling.model_sampling import ModelSampling
-from limner.sampling.prediction import V
+from limner.sampling.prediction import EDM, V
 from limner.sampling.time import DiscreteTime, EDMTime
 from limner.weights import NetworkSource, save
 
@@ -37,7 +38,7 @@ def save_checkpoint(
     if vae is not None:
         tensors |= patched(vae.source, family.vae_prefixes[0])
         sources.append(vae.source)
-    tensors |= sampling_marks(model.sampling)
+    tensors |= sampling_marks(model.sampling, model.latent_format)
     spec_of = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": family.modelspec or family.name,
@@ -110,14 +111,18 @@ def patched(source: NetworkSource, prefix: str, only: str = "") -> dict[str, Ten
     }
 
 
-def sampling_marks(sampling: ModelSampling) -> dict[str, Tensor]:
-    """Tensors that tell loaders what the network predicts, where it is not the noise."""
-    if type(sampling.prediction) is not V:
+def sampling_marks(sampling: ModelSampling, latent: LatentFormat) -> dict[str, Tensor]:
+    """Tensors that tell loaders what the network predicts and in which latent space, where it is not noise."""
+    kind, time = type(sampling.prediction), sampling.time
+    if kind is EDM and latent.mean is not None and latent.std is not None:
+        statistics = {"edm_mean": latent.mean, "edm_std": latent.std}
+        return {name: torch.tensor(values).view(1, -1, 1, 1) for name, values in statistics.items()}
+    if kind is not V:
         return {}
-    if isinstance(sampling.time, DiscreteTime):
+    if isinstance(time, DiscreteTime):
         empty = torch.zeros(0)
         return {"v_pred": empty} | ({"ztsnr": empty} if sampling.sigma_max > ZERO_TERMINAL else {})
-    if type(sampling.time) is EDMTime:
+    if type(time) is EDMTime:
         ends = {"max": sampling.sigma_max, "min": sampling.sigma_min}
         return {f"edm_vpred.sigma_{end}": torch.tensor(value) for end, value in ends.items()}
     return {}

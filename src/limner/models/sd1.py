@@ -6,49 +6,19 @@ and that takes no vector beside the text. Widths, depths and the context's width
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from limner.models.family import Family, Mark, Prediction, has, lacks
+from limner.models.family import Family, Prediction, Variant, lacks
 from limner.models.lora_keys import UNET_LORA_NAMES
-from limner.models.metadata import overrides
 from limner.models.text.encode import EncodeSettings
 from limner.models.text.recipe import TextEncoding, TextPart
-from limner.models.unet import UNet, UNetConfig
+from limner.models.unet import UNet
+from limner.models.unet_marks import CLASSES, CONVOLUTIONAL, UNET, VECTOR, concat, discrete, edits, infer_config
 from limner.sampling.latent_formats import FORMATS
 from limner.weights.header import CheckpointHeader
 
 
-def _projects_by_convolution(header: CheckpointHeader) -> bool:
-    """Whether its transformers project by 1×1 convolutions (Stable Diffusion 1) and not by linear layers (2, XL)."""
-    ranks = {len(entry.shape) for name, entry in header.tensors.items() if name.endswith(".proj_in.weight")}
-    return ranks == {4}
-
-
-def infer_config(header: CheckpointHeader, said: Mapping[str, object]) -> UNetConfig:
-    """The UNet's dimensions from its tensors; `said` is the file's config."""
-    return UNetConfig.from_state(header.shapes(), said)
-
-
 def prediction(diffusion: CheckpointHeader, whole: CheckpointHeader) -> Prediction:
     """Noise, or velocity where the file carries the empty tensor `v_pred` (`ztsnr`: down to pure noise)."""
-    said = dict(overrides(whole, "sampling"))
-    marked = [name for name in ("v_pred", "ztsnr") if name in whole or name in diffusion]
-    kind = said.pop("kind", None) or ("v" if "v_pred" in marked else "eps")
-    settings = {name: value for name, value in said.items() if name in _SETTINGS}
-    if "ztsnr" in marked:
-        settings.setdefault("zsnr", True)
-    return Prediction(str(kind), settings)
-
-
-_SETTINGS = frozenset({"zsnr", "beta_schedule", "linear_start", "linear_end", "timesteps"})
-
-
-def concat(config: UNetConfig) -> tuple[str, ...]:
-    """What the extra input channels are: a mask and the masked picture, or the picture to edit."""
-    extra = config.in_channels - config.out_channels
-    if extra == config.out_channels + 1:
-        return ("mask", "masked_image")
-    return ("image",) if extra == config.out_channels else ()
+    return discrete(diffusion, whole)
 
 
 TEXT = TextEncoding(
@@ -67,15 +37,7 @@ TEXT = TextEncoding(
 FAMILY = Family(
     name="sd1",
     title="Stable Diffusion 1",
-    marks=(
-        has("input_blocks.0.0.weight"),
-        has("time_embed.0.weight"),
-        has("out.2.weight"),
-        Mark("cross-attention", lambda header: any(".attn2.to_k." in name for name in header)),
-        Mark("transformers with convolutional proj_in", _projects_by_convolution),
-        lacks("label_emb.0.0.weight"),
-        Mark("no video layers", lambda header: not any(".time_stack." in name for name in header)),
-    ),
+    marks=(*UNET, CONVOLUTIONAL, lacks(VECTOR), lacks(CLASSES)),
     infer_config=infer_config,
     network=UNet,
     prediction=prediction,
@@ -83,6 +45,7 @@ FAMILY = Family(
     text=TEXT,
     context_width=lambda config: config.context_dim,
     concat=concat,
+    variants=(Variant("sd1_ip2p", "InstructPix2Pix", edits),),
     lora=UNET_LORA_NAMES,
     modelspec="stable-diffusion-v1",
     memory_factor=1.0,

@@ -12,8 +12,9 @@ depends on the machine (AVX-512 without AMX: the plain one, by a tenth to a fift
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +24,10 @@ from torch.nn import functional as F
 from limner.errors import BadInput
 from limner.models.layers import attention
 from limner.models.layers.hooks import Hooks
+from limner.models.layers.lifetimes import split_linear, untouched
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, groups, shape
 from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
-from limner.weights.ops import Conv2d, GroupNorm, LayerNorm, Linear
+from limner.weights.ops import Conv2d, Embedding, GroupNorm, LayerNorm, Linear
 
 Control = Mapping[str, list[Tensor | None]]
 
@@ -41,26 +43,16 @@ class UNetConfig:
     num_res_blocks: tuple[int, ...] = (2, 2, 2, 2)  # a level on the way down; on the way up one more
     transformer_depth: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 0, 0)  # of each residual block on the way down
     transformer_depth_middle: int = 1  # -1: one residual block and no transformer; -2: no middle
-    transformer_depth_output: tuple[int, ...] = (
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-        0,
-        0,
-        0,
-    )  # of those on the way up, last first
+    transformer_depth_output: tuple[int, ...] = (1,) * 9 + (0,) * 3  # of those on the way up, last first
     use_linear_in_transformer: bool = False  # project by a linear layer instead of a 1×1 convolution
     context_dim: int | None = 768
+    disable_self_attentions: tuple[bool, ...] = ()  # levels whose transformers look at the text twice; none if empty
     adm_in_channels: int | None = None  # width of the vector y
+    num_classes: int | None = None  # or how many numbers y may be, each with a vector of its own
     num_heads: int = 8  # of every attention; or, if -1,
     num_head_channels: int = -1  # how wide a head is
     norm_groups: int = 32
+    attn_precision: torch.dtype | None = None  # of attention scores, where it must be more than that of the pass
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -71,6 +63,10 @@ class UNetConfig:
     def downscale(self) -> int:
         """How many latent pixels of one side a pixel of the smallest level stands for."""
         return int(2 ** (len(self.channel_mult) - 1))
+
+    def looks_at_itself(self, level: int) -> bool:
+        """Whether the pixels of a level attend over each other."""
+        return not (self.disable_self_attentions and self.disable_self_attentions[level])
 
     def heads(self, channels: int) -> int:
         """How many heads an attention over `channels` has."""
@@ -115,7 +111,9 @@ class UNetConfig:
             transformer_depth_output=tuple(reversed(up)),
             use_linear_in_transformer=linear,
             context_dim=inner[1] if inner else None,
+            disable_self_attentions=_only_text(shapes),
             adm_in_channels=shape(shapes, "label_emb.0.0.weight", 2)[1] if "label_emb.0.0.weight" in shapes else None,
+            num_classes=shape(shapes, "label_emb.weight", 2)[0] if "label_emb.weight" in shapes else None,
             num_heads=heads,
             num_head_channels=head_channels,
             norm_groups=groups(overrides, [model_channels, *widths]),
@@ -143,6 +141,21 @@ def _levels(shapes: Shapes) -> Iterator[tuple[int, list[int]]]:
             width = shape(shapes, f"input_blocks.{number}.0.out_layers.3.weight", 4)[0]
             depths.append(_depth(shapes, f"input_blocks.{number}.1"))
     yield width, depths
+
+
+def _only_text(shapes: Shapes) -> tuple[bool, ...]:
+    """For each level whether both attentions of its transformers look at the text; empty where none does.
+
+    It is seen where the text is of another width than the pixels.
+    """
+    found = [False]
+    for number in range(1, count(shapes, "input_blocks.{}.0.")):
+        if f"input_blocks.{number}.0.op.weight" in shapes:
+            found.append(False)
+        first = f"input_blocks.{number}.1.transformer_blocks.0.attn1"
+        if f"{first}.to_k.weight" in shapes:
+            found[-1] |= shape(shapes, f"{first}.to_k.weight")[1] != shape(shapes, f"{first}.to_q.weight")[1]
+    return tuple(found) if any(found) else ()
 
 
 def _depth(shapes: Shapes, transformer: str) -> int:
@@ -184,8 +197,11 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, L, width) → (B, L, inner)."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        if torch.is_grad_enabled():
+            value, gate = self.proj(x).chunk(2, dim=-1)
+            return value * F.gelu(gate)
+        value, gate = split_linear(self.proj, x, 2)
+        return value.mul_(torch.ops.aten.gelu_(gate))
 
 
 class FeedForward(nn.Module):
@@ -208,10 +224,13 @@ class CrossAttention(nn.Module):
     `{point}_output_patch` sees what comes out.
     """
 
-    def __init__(self, point: str, width: int, context_width: int, heads: int) -> None:
+    def __init__(
+        self, point: str, width: int, context_width: int, heads: int, attn_precision: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         self.point = point
         self.heads = heads
+        self.attn_precision = attn_precision
         self.to_q = Linear(width, width, bias=False)
         self.to_k = Linear(context_width, width, bias=False)
         self.to_v = Linear(context_width, width, bias=False)
@@ -233,21 +252,34 @@ class CrossAttention(nn.Module):
         replacement = hooks.replacement(self.point, hooks.get("block_index", 0))
         if replacement is None:
             out = attention.optimized_attention(
-                q, k, v, self.heads, mask=mask, attn_precision=None, transformer_options=hooks
+                q, k, v, self.heads, mask=mask, attn_precision=self.attn_precision, transformer_options=hooks
             )
         else:
             out = replacement(q, k, v, hooks)
+        del q, k, v
         return hooks.one(f"{self.point}_output_patch", self.to_out(out))
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to the text, feed-forward; each normalised before and added after."""
+    """Self-attention, cross-attention to the text, feed-forward; each normalised before and added after.
 
-    def __init__(self, width: int, context_width: int, heads: int) -> None:
+    disable_self_attn: the first attention looks at the text as well.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        context_width: int,
+        heads: int,
+        disable_self_attn: bool = False,
+        attn_precision: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.attn1 = CrossAttention("attn1", width, width, heads)
+        self.disable_self_attn = disable_self_attn
+        first_width = context_width if disable_self_attn else width
+        self.attn1 = CrossAttention("attn1", width, first_width, heads, attn_precision)
         self.ff = FeedForward(width)
-        self.attn2 = CrossAttention("attn2", width, context_width, heads)
+        self.attn2 = CrossAttention("attn2", width, context_width, heads, attn_precision)
         self.norm1 = LayerNorm(width)
         self.norm2 = LayerNorm(width)
         self.norm3 = LayerNorm(width)
@@ -257,27 +289,38 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """x: (B, H·W, C), context: (B, L, D) or None for x itself → like x."""
         hooks = Hooks.of(transformer_options)
-        hooks.note(n_heads=self.attn1.heads, dim_head=x.shape[-1] // self.attn1.heads)
-        normed = self.norm1(x)
-        x = x + self.attn1(normed, transformer_options=hooks)
+        heads, precision = self.attn1.heads, self.attn1.attn_precision
+        hooks.note(n_heads=heads, dim_head=x.shape[-1] // heads, attn_precision=precision)
+        first = context if self.disable_self_attn else None
+        change = self.attn1(self.norm1(x), first, transformer_options=hooks)
+        x = _added(change, x, own=not hooks.at("attn1_output_patch"))
         x = hooks.one("middle_patch", x)
-        normed = self.norm2(x)
-        x = x + self.attn2(normed, context, transformer_options=hooks)
+        change = self.attn2(self.norm2(x), context, transformer_options=hooks)
+        x = _added(change, x, own=not hooks.at("attn2_output_patch"))
+        del change
         hooks.next_transformer()
-        return x + self.ff(self.norm3(x))
+        return _added(self.ff(self.norm3(x)), x)
+
+
+def _added(change: Tensor, x: Tensor, own: bool = True) -> Tensor:
+    """x + change; written over `change` where nobody else holds it."""
+    return change.add_(x) if own and not torch.is_grad_enabled() else change + x
 
 
 class SpatialTransformer(nn.Module):
     """Transformers over the pixels of a feature map, added to it."""
 
-    def __init__(self, channels: int, depth: int, config: UNetConfig) -> None:
+    def __init__(self, channels: int, depth: int, config: UNetConfig, disable_self_attn: bool = False) -> None:
         super().__init__()
         context_width = config.context_dim or channels
         heads = config.heads(channels)
         self.linear = config.use_linear_in_transformer
         self.norm = GroupNorm(config.norm_groups, channels, eps=1e-6)
         self.proj_in = Linear(channels, channels) if self.linear else Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList(TransformerBlock(channels, context_width, heads) for _ in range(depth))
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(channels, context_width, heads, disable_self_attn, config.attn_precision)
+            for _ in range(depth)
+        )
         self.proj_out = Linear(channels, channels) if self.linear else Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, context: Any = None, transformer_options: Mapping[str, Any] | None = None) -> Tensor:
@@ -298,7 +341,15 @@ class SpatialTransformer(nn.Module):
         h = h.transpose(1, 2).reshape(x.shape)
         if not self.linear:
             h = self.proj_out(h)
-        return x + h
+        return _added(h, x)
+
+
+class SiLU(nn.SiLU):
+    """x · σ(x), written over x: it stands behind a normalization, whose result nobody else holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Like x."""
+        return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class ResBlock(nn.Module):
@@ -307,12 +358,12 @@ class ResBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, emb_channels: int, norm_groups: int) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            GroupNorm(norm_groups, in_channels), nn.SiLU(), Conv2d(in_channels, out_channels, 3, padding=1)
+            GroupNorm(norm_groups, in_channels), SiLU(), Conv2d(in_channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), Linear(emb_channels, out_channels))
         self.out_layers = nn.Sequential(
             GroupNorm(norm_groups, out_channels),
-            nn.SiLU(),
+            SiLU(),
             nn.Identity(),
             Conv2d(out_channels, out_channels, 3, padding=1),
         )
@@ -320,8 +371,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x: (B, in, H, W), emb: (B, E) → (B, out, H, W)."""
-        h = self.in_layers(x) + self.emb_layers(emb)[:, :, None, None]
-        return self.skip_connection(x) + self.out_layers(h)
+        h = self.out_layers(_added(self.in_layers(x), self.emb_layers(emb)[:, :, None, None]))
+        return _added(h, self.skip_connection(x))
 
 
 class Downsample(nn.Module):
@@ -373,21 +424,42 @@ class Block(nn.ModuleList):
     ) -> Tensor:
         """The same for any layers; those of a class with a forward_timestep_embed_patch go to its handler."""
         hooks = Hooks.of(transformer_options)
-        handlers: list[Any] = list(hooks.at("forward_timestep_embed_patch"))
         for layer in layers:
-            handler = next((handle for kind, handle in handlers if isinstance(layer, kind)), None)
-            if handler is not None:
-                shape = None if size is None else (*x.shape[:2], *size)
-                x = handler(layer, x, emb, context, hooks, shape, None, None, None)
-            elif isinstance(layer, ResBlock):
-                x = layer(x, emb)
-            elif isinstance(layer, SpatialTransformer):
-                x = layer(x, context, hooks)
-            elif isinstance(layer, Upsample):
-                x = layer(x, size or (2 * x.shape[2], 2 * x.shape[3]))
-            else:
-                x = layer(x)
+            x = through(layer, x, emb, context, hooks, size)
         return x
+
+
+def through(
+    layer: nn.Module, x: Tensor, emb: Tensor, context: Any, hooks: Hooks, size: tuple[int, int] | None = None
+) -> Tensor:
+    """x through one layer of a block, or through the handler that a pack has for layers of its class."""
+    handlers: list[Any] = list(hooks.at("forward_timestep_embed_patch"))
+    handler = next((handle for kind, handle in handlers if isinstance(layer, kind)), None)
+    if handler is not None:
+        shape = None if size is None else (*x.shape[:2], *size)
+        found: Tensor = handler(layer, x, emb, context, hooks, shape, None, None, None)
+        return found
+    if isinstance(layer, ResBlock):
+        return layer(x, emb)
+    if isinstance(layer, SpatialTransformer):
+        return layer(x, context, hooks)
+    if isinstance(layer, Upsample):
+        return layer(x, size or (2 * x.shape[2], 2 * x.shape[3]))
+    return layer(x)
+
+
+def steps(block: nn.Module) -> Sequence[Callable[..., Tensor]]:
+    """What a block does, one by one, each called with (x, emb, context, hooks[, size]).
+
+    As one call it would hold what goes in until its last layer is done. A block that a pack has hooked or replaced is
+    one call all the same.
+    """
+    if isinstance(block, Block) and untouched(block, _BLOCK):
+        return [partial(through, layer) for layer in block]
+    return [block]
+
+
+_BLOCK = Block.forward
 
 
 class UNet(nn.Module):
@@ -398,16 +470,18 @@ class UNet(nn.Module):
         self.config = config
         first, emb = config.model_channels, 4 * config.model_channels
         self.time_embed = nn.Sequential(Linear(first, emb), nn.SiLU(), Linear(emb, emb))
-        self.label_emb = (
-            nn.Sequential(nn.Sequential(Linear(config.adm_in_channels, emb), nn.SiLU(), Linear(emb, emb)))
-            if config.adm_in_channels is not None
-            else None
-        )
+        self.label_emb: nn.Module | None = None
+        if config.adm_in_channels is not None:
+            self.label_emb = nn.Sequential(
+                nn.Sequential(Linear(config.adm_in_channels, emb), nn.SiLU(), Linear(emb, emb))
+            )
+        elif config.num_classes is not None:
+            self.label_emb = Embedding(config.num_classes, emb)
         self.input_blocks, skips = self._make_input_blocks(config, emb)
         self.middle_block = self._make_middle(config, emb)
         self.output_blocks = self._make_output_blocks(config, emb, skips)
         self.out = nn.Sequential(
-            GroupNorm(config.norm_groups, first), nn.SiLU(), Conv2d(first, config.out_channels, 3, padding=1)
+            GroupNorm(config.norm_groups, first), SiLU(), Conv2d(first, config.out_channels, 3, padding=1)
         )
 
     @staticmethod
@@ -423,7 +497,7 @@ class UNet(nn.Module):
             for _ in range(config.num_res_blocks[level]):
                 block = Block([ResBlock(skips[-1], width, emb, config.norm_groups)])
                 if depth := next(depths):
-                    block.append(SpatialTransformer(width, depth, config))
+                    block.append(SpatialTransformer(width, depth, config, not config.looks_at_itself(level)))
                 blocks.append(block)
                 skips.append(width)
         return nn.ModuleList(blocks), skips
@@ -452,7 +526,7 @@ class UNet(nn.Module):
             for number in range(last + 1):
                 block = Block([ResBlock(channels + remaining.pop(), width, emb, config.norm_groups)])
                 if depth := next(depths):
-                    block.append(SpatialTransformer(width, depth, config))
+                    block.append(SpatialTransformer(width, depth, config, not config.looks_at_itself(level)))
                 if level and number == last:
                     block.append(Upsample(width))
                 blocks.append(block)
@@ -474,7 +548,7 @@ class UNet(nn.Module):
         x:         (B, in_channels, H, W), any H and W from 1 up.
         timesteps: (B,), 0 … 999, may be fractional.
         context:   (B, L, D), the encoded text.
-        y:         (B, adm_in_channels), for models that take a vector.
+        y:         (B, adm_in_channels), for models that take a vector; or (B,) integers below num_classes.
         control:   residuals of a ControlNet: for "input", "middle", "output" a list of tensors to add (None adds
                    nothing), used from the end: the last entry of "output" belongs to the first skip that is used.
         transformer_options: hooks (see `limner.models.layers.hooks`) at the points emb_patch (emb, model_channels),
@@ -509,19 +583,25 @@ class UNet(nn.Module):
         skips: list[Tensor] = []
         for number, block in enumerate(self.input_blocks):
             hooks.enter("input", number)
-            x = apply_control(block(x, emb, context, hooks), residuals, "input")
+            for step in steps(block):
+                x = step(x, emb, context, hooks)
+            x = apply_control(x, residuals, "input")
             x = hooks.one("input_block_patch", x)
             skips.append(x)
             x = hooks.one("input_block_patch_after_skip", x)
         hooks.enter("middle", 0)
-        x = apply_control(self.middle_block(x, emb, context, hooks), residuals, "middle")
+        for step in steps(self.middle_block):
+            x = step(x, emb, context, hooks)
+        x = apply_control(x, residuals, "middle")
         for number, block in enumerate(self.output_blocks):
             hooks.enter("output", number)
             skip = apply_control(skips.pop(), residuals, "output")
             x, skip = hooks.many("output_block_patch", x, skip)
             x = torch.cat((x, skip), dim=1)
+            del skip
             size = (skips[-1].shape[2], skips[-1].shape[3]) if skips else None
-            x = block(x, emb, context, hooks, size)
+            for step in steps(block):
+                x = step(x, emb, context, hooks, size)
         return self.out(x)
 
     def _embed(self, x: Tensor, timesteps: Tensor, y: Tensor | None, hooks: Hooks) -> Tensor:
@@ -529,12 +609,16 @@ class UNet(nn.Module):
         emb: Tensor = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(x.dtype))
         emb = hooks.one("emb_patch", emb, self.config.model_channels)
         if (y is None) != (self.label_emb is None):
-            wanted = self.config.adm_in_channels
+            width, classes = self.config.adm_in_channels, self.config.num_classes
+            wanted = f"y of width {width}" if width else f"y from 0 to {classes - 1}" if classes else "none"
             raise BadInput(
-                "This UNet needs a vector y." if wanted else "This UNet takes no vector y.",
-                why=f"It was made for y of width {wanted}." if wanted else "It has no label_emb.",
+                "This UNet takes no vector y." if self.label_emb is None else "This UNet needs a vector y.",
+                why="It has no label_emb." if self.label_emb is None else f"It was made for {wanted}.",
             )
-        return emb if self.label_emb is None or y is None else emb + self.label_emb(y.to(x.dtype))
+        if self.label_emb is None or y is None:
+            return emb
+        told: Tensor = self.label_emb(y) if self.config.num_classes else self.label_emb(y.to(x.dtype))
+        return emb + told.to(x.dtype)
 
 
 def apply_control(h: Tensor, control: dict[str, list[Tensor | None]] | None, name: str) -> Tensor:

@@ -29,6 +29,8 @@ def ksampler(path: Path, folder: Path) -> list[Check]:
         model = model_of(header, MemoryManager(DefaultSettings(force_fp32=True, cpu=True)))
     except BadInput as error:
         raise UnsupportedCaseError(str(error)) from error
+    if "y_pos" in case.inputs:
+        model.model.encode_adm = lambda **entries: entries["y"]  # told as it is, not made of sizes and texts
     sampler = get_sampler(said["sampler"])
     sigmas = steps_sigmas(model.sampling, sampler, said["scheduler"], said["steps"], said["denoise"])
     found = sample(
@@ -55,6 +57,8 @@ def _conditioning(case: Case, branch: str) -> list[list[Any]]:
     numbered = sorted(name for name in tensors if name.startswith("reference_latents"))
     if numbered:
         tensors["reference_latents"] = [tensors.pop(name) for name in numbered]
+    if f"y_{branch}" in case.inputs:
+        tensors["y"] = case.inputs[f"y_{branch}"]
     return [[context, {**tensors, **case.metadata["conditioning_values"][branch]}]]
 
 
