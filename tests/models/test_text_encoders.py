@@ -110,6 +110,20 @@ def test_every_parameter_of_the_language_part_gets_a_gradient(make):
     assert without == []
 
 
+def test_t5_in_half_precision_stays_finite_where_products_are_too_large_for_it():
+    network = tiny_t5(is_gated_act=True)
+    with torch.no_grad():
+        for block in network.encoder.block:
+            block.layer[1].DenseReluDense.wi_0.weight.mul_(900)
+            block.layer[1].DenseReluDense.wi_1.weight.mul_(900)
+            block.layer[1].DenseReluDense.wo.weight.mul_(1e-4)
+    ids = torch.tensor([[3, 4, 5, 1]])
+    with torch.inference_mode():
+        exact, half = network(ids).last, network.half()(ids).last
+    assert half.isfinite().all()
+    assert torch.allclose(half.float(), exact, atol=0.05)
+
+
 # -- masks and padding ------------------------------------------------------------------------------------------------
 
 

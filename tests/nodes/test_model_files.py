@@ -15,7 +15,7 @@ from limner.nodes import model_files, model_merging
 from limner.sampling import make_sampling
 from limner.weights import CheckpointHeader
 from limner.weights.lora_extract import factors
-from tests.models.checkpoints import checkpoint, memory, tensors
+from tests.models.checkpoints import checkpoint, memory, tensors, text_files
 from tests.nodes.make import run_in
 
 WEIGHT = "diffusion_model.out.2.weight"
@@ -99,6 +99,15 @@ def test_without_metadata_only_what_loading_needs_is_written(parts, tmp_path):
     run = run_in(tmp_path, disable_metadata=True)
     model_files.save_vae(run, parts.vae, "v", {"1": {}})
     assert set(CheckpointHeader.read(saved(tmp_path, "v")).metadata) == {"config"}
+
+
+def test_each_text_encoder_is_saved_in_a_file_named_after_it(run, tmp_path):
+    files = text_files(tmp_path)
+    clip = load_clip([files["l"], files["t5"]], "flux", memory())
+    model_files.save_clip(run, clip, "clip/mine")
+    paths = [saved(tmp_path, f"clip/mine_{name}") for name in ("t5xxl", "clip_l")]
+    assert same(load_clip(paths, "flux", memory()), clip)
+    assert set(CheckpointHeader.read(paths[0])) == set(CheckpointHeader.read(files["t5"]))
 
 
 def test_parts_are_saved_by_themselves(parts, run, tmp_path):

@@ -283,7 +283,7 @@ class T5LayerNorm(Norm):
     ) -> None:
         super().__init__(hidden_size, eps)
         del operations
-        self.to(device=device, dtype=dtype)
+        self.weight = nn.Parameter(torch.ones(hidden_size, device=device, dtype=dtype))
 
 
 class RMSNorm(nn.Module):

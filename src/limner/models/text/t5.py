@@ -30,6 +30,8 @@ _ATTENTION = _BLOCK + "layer.0.SelfAttention."
 _FEED_FORWARD = _BLOCK + "layer.1.DenseReluDense."
 _BIAS = _ATTENTION + "relative_attention_bias.weight"
 _TABLE = "shared.weight"
+LARGEST = 65_000.0
+"""Of float16, with some room."""
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
@@ -166,8 +168,11 @@ class GatedFeedForward(nn.Module):
         self.activation = _ACTIVATIONS[config.dense_act_fn]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, L, D) → the same shape."""
-        return self.wo(self.activation(self.wi_0(x)).mul_(self.wi_1(x)))
+        """x: (B, L, D) → the same shape. What the largest models multiply here is too large for float16."""
+        inner, gate = self.activation(self.wi_0(x)), self.wi_1(x)
+        if x.dtype == torch.float16:
+            return self.wo(inner.float().mul_(gate)).clamp_(-LARGEST, LARGEST).half()
+        return self.wo(inner.mul_(gate))
 
 
 class FeedForward(nn.Module):
@@ -206,11 +211,9 @@ class FeedForwardLayer(nn.Module):
         self.layer_norm = Norm(config.d_model, config.layer_norm_epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, L, D) → the same shape. float16 cannot hold what the largest models compute here: it is cut."""
+        """x: (B, L, D) → the same shape; in float16 cut to what that can hold."""
         x = x + self.DenseReluDense(self.layer_norm(x))
-        if x.dtype == torch.float16:
-            x = x.clamp(-65000, 65000)
-        return x
+        return x.clamp(-LARGEST, LARGEST) if x.dtype == torch.float16 else x
 
 
 class Block(nn.Module):
