@@ -33,7 +33,7 @@ from limner.models.conditions import standard_conditions
 from limner.models.family import DiffusersLayout, Family, LoraNames, Mark, Prediction, has, lacks
 from limner.models.layers import attention
 from limner.models.layers.hooks import Hooks
-from limner.models.layers.lifetimes import add_gated, gelu, split_linear, untouched
+from limner.models.layers.lifetimes import add_gated, gelu, part_of, split_linear, untouched
 from limner.models.layers.masks import resized_mask
 from limner.models.layers.patches import patched, unpatched
 from limner.models.layers.rope import grid_ids, rotate, rotation
@@ -188,26 +188,37 @@ class SelfAttention(nn.Module):
         self.norm = QKNorm(dim // num_heads)
         self.proj = Linear(dim, dim)
 
-    def parts(self, x: Tensor) -> list[Tensor]:
-        """q, k and v, normalized head by head. x: (B, N, D) → (B, N, heads, head) each."""
+    def parts(self, x: Tensor) -> Iterator[Tensor]:
+        """q, k and v, (B, N, heads, head) each, q and k normalized; each made when it is asked for. x: (B, N, D)."""
         return normalized(split_linear(self.qkv, x, 3), self.num_heads, self.norm)
 
 
-def normalized(parts: list[Tensor], heads: int, norm: QKNorm) -> list[Tensor]:
-    """Projected q, k and v, (B, N, D) each, as heads, (B, N, heads, head), q and k normalized. The list is emptied."""
-    q, k, v = (part.view(*part.shape[:2], heads, -1) for part in (parts.pop(0) for _ in range(3)))
-    q = norm.query_norm(q)
-    return [q, norm.key_norm(k), v]
+def normalized(parts: Iterator[Tensor], heads: int, norm: QKNorm) -> Iterator[Tensor]:
+    """q, k and v, (B, N, D) each, as heads, (B, N, heads, head), q and k normalized; each made when it is asked for."""
+    yield norm.query_norm(as_heads(next(parts), heads))
+    yield norm.key_norm(as_heads(next(parts), heads))
+    yield as_heads(next(parts), heads)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
+def as_heads(part: Tensor, heads: int) -> Tensor:
+    """(B, N, D) → (B, N, heads, head)."""
+    return part.view(*part.shape[:2], heads, -1)
+
+
+def attend(parts: Iterator[Tensor], pe: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
     """Attention between tokens that know their places: (B, S, D).
 
-    q, k, v: (B, S, heads, head); q and k are written over.
+    parts: q, k and v, (B, S, heads, head) each. Each is turned before the next is made, and what they are made of is
+    let go of before they are attended over.
     """
+    q = rotate(next(parts), pe)
+    k = rotate(next(parts), pe)
+    v = next(parts)
+    next(parts, None)
     heads = q.shape[2]
-    q, k = rotate(q, pe).flatten(2), rotate(k, pe).flatten(2)
-    return attention.optimized_attention(q, k, v.flatten(2), heads, mask=mask, transformer_options=hooks)
+    return attention.optimized_attention(
+        q.flatten(2), k.flatten(2), v.flatten(2), heads, mask=mask, transformer_options=hooks
+    )
 
 
 class ModulationOut(NamedTuple):
@@ -343,11 +354,12 @@ class DoubleStreamBlock(nn.Module):
         txt = self._fed_forward(txt, self.txt_norm2, self.txt_mlp, of_txt[1], dims[1])
         return img, txt
 
-    def _attend(self, text: list[Tensor], image: list[Tensor], pe: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
-        """Attention over both streams: (B, S, D). What it is given is joined part by part, and emptied."""
+    def _attend(
+        self, text: Iterator[Tensor], image: Iterator[Tensor], pe: Tensor, mask: Tensor | None, hooks: Hooks
+    ) -> Tensor:
+        """Attention over both streams: (B, S, D). text, image: q, k and v of each, joined one by one."""
         first, second = (image, text) if self.flipped_img_txt else (text, image)
-        q, k, v = (torch.cat((first.pop(0), second.pop(0)), dim=1) for _ in range(3))
-        return attend(q, k, v, pe, mask, hooks)
+        return attend((torch.cat((next(first), next(second)), dim=1) for _ in range(3)), pe, mask, hooks)
 
     def _apart(self, attended: Tensor, text: int, image: int) -> tuple[Tensor, Tensor]:
         """Of what the attention gave, that of the text and that of the patches."""
@@ -408,10 +420,8 @@ class SingleStreamBlock(nn.Module):
         if not (untouched(self.linear1, _LINEAR) and untouched(self.linear2, _LINEAR)):
             return added(x, by, self._whole(shown, pe, mask, hooks), dims)
         width = self.hidden_size
-        parts = [part_of(self.linear1, shown, place * width, width) for place in range(3)]
-        q, k, v = normalized(parts, self.num_heads, self.norm)
-        attended = attend(q, k, v, pe, mask, hooks)
-        del q, k, v
+        parts = (part_of(self.linear1, shown, place * width, width) for place in range(3))
+        attended = attend(normalized(parts, self.num_heads, self.norm), pe, mask, hooks)
         weight, bias = cast(self.linear2.weight, x), cast(self.linear2.bias, x)
         x = added(x, by, F.linear(attended, weight[:, :width], bias), dims)  # type: ignore[index]
         del attended
@@ -423,17 +433,9 @@ class SingleStreamBlock(nn.Module):
         """What is added to the stream, through both layers as they are called: packs may have replaced them."""
         width = self.hidden_size
         qkv, inner = self.linear1(shown).split((3 * width, self.mlp_hidden_dim), dim=-1)
-        parts = [part.contiguous() for part in qkv.chunk(3, dim=-1)]
-        q, k, v = normalized(parts, self.num_heads, self.norm)
-        attended = attend(q, k, v, pe, mask, hooks)
+        parts = (part.contiguous() for part in qkv.chunk(3, dim=-1))
+        attended = attend(normalized(parts, self.num_heads, self.norm), pe, mask, hooks)
         return self.linear2(torch.cat((attended, self.mlp_act(inner)), dim=-1))
-
-
-def part_of(layer: Linear, x: Tensor, start: int, length: int) -> Tensor:
-    """Outputs start … start + length of a linear layer. x: (…, in) → (…, length)."""
-    weight, bias = cast(layer.weight, x), cast(layer.bias, x)
-    rows = slice(start, start + length)
-    return F.linear(x, weight[rows], None if bias is None else bias[rows])  # type: ignore[index]
 
 
 class LastLayer(nn.Module):

@@ -182,7 +182,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, transformer_options: Mapping[str, Any] | None = None) -> Tensor:
         """Attention of the stream over itself. x: (B, N, D) → like x."""
-        q, k, v = self.normalized(split_linear(self.qkv, x, 3))
+        q, k, v = self.normalized(list(split_linear(self.qkv, x, 3)))
         hooks = Hooks.of(transformer_options)
         attended = attention.optimized_attention(q, k, v, self.num_heads, transformer_options=hooks)
         del q, k, v
@@ -220,7 +220,7 @@ class DismantledBlock(nn.Module):
     def pre_attention(self, x: Tensor, modulation: Sequence[Tensor]) -> list[Tensor]:
         """q, k and v of the stream, (B, N, D) each."""
         shift, scale = modulation[:2]
-        return self.attn.normalized(split_linear(self.attn.qkv, modulate(self.norm1(x), shift, scale), 3))
+        return self.attn.normalized(list(split_linear(self.attn.qkv, modulate(self.norm1(x), shift, scale), 3)))
 
     def post_attention(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         """The stream with what the attention gave added, written over x."""

@@ -9,7 +9,7 @@ Where gradients are recorded, what autograd has kept must not be written over; t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -51,17 +51,25 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return turned if turned.dtype == x.dtype else x.copy_(turned)
 
 
-def split_linear(layer: nn.Module, x: Tensor, parts: int) -> list[Tensor]:
-    """x through a fused projection, as equal parts of the output that can be freed one by one.
+def split_linear(layer: nn.Module, x: Tensor, parts: int) -> Iterator[Tensor]:
+    """x through a fused projection, as equal parts of the output, each made when it is asked for.
 
     layer: a linear layer (or what a pack has put in its place) with parts · width outputs. x: (…, in).
-    returns: tensors (…, width), each with storage of its own, unless the layer is not one of ours.
+    yields: tensors (…, width), each with storage of its own.
     """
     if not isinstance(layer, Linear) or not untouched(layer, _LINEAR):
-        return list(layer(x).chunk(parts, dim=-1))
-    weights = layer.weight.chunk(parts)
-    biases = [None] * parts if layer.bias is None else layer.bias.chunk(parts)
-    return [F.linear(x, cast(w, x), cast(b, x)) for w, b in zip(weights, biases, strict=True)]  # type: ignore[arg-type]
+        yield from (part.contiguous() for part in layer(x).chunk(parts, dim=-1))
+        return
+    width = layer.out_features // parts
+    for place in range(parts):
+        yield part_of(layer, x, place * width, width)
+
+
+def part_of(layer: Linear, x: Tensor, start: int, length: int) -> Tensor:
+    """Outputs start … start + length of a linear layer. x: (…, in) → (…, length)."""
+    rows = slice(start, start + length)
+    bias = None if layer.bias is None else layer.bias[rows]
+    return F.linear(x, cast(layer.weight[rows], x), cast(bias, x))  # type: ignore[arg-type]
 
 
 def untouched(module: nn.Module, forward: Callable[..., object]) -> bool:

@@ -22,7 +22,8 @@ def rotation(ids: Tensor, axes: Sequence[int], theta: float = 10000.0) -> Tensor
         angles.append(place[..., None] * theta**-steps)
     whole = torch.cat(angles, dim=-1)
     cos, sin = whole.cos().float(), whole.sin().float()
-    return torch.stack((cos, -sin, sin, cos), dim=-1).view(*cos.shape, 2, 2)[:, None]
+    # column by column, so that the first column of each, which `rotate` reads, lies together
+    return torch.stack((cos, sin, -sin, cos), dim=-1).view(*cos.shape, 2, 2).transpose(-1, -2)[:, None]
 
 
 def rotate(x: Tensor, matrices: Tensor) -> Tensor:
@@ -30,7 +31,8 @@ def rotate(x: Tensor, matrices: Tensor) -> Tensor:
 
     x: (B, S, heads, head). matrices: of `rotation`, (B or 1, 1, S, head / 2, 2, 2).
     """
-    return _turn(x, matrices[:, 0, :, None, :, :, 0].contiguous())
+    column = matrices[:, 0, :, None, :, :, 0]
+    return _turn(x, column if column.stride(-1) == 1 else column.contiguous())
 
 
 def grid_ids(
