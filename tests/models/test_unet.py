@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from limner.errors import BadInput
+from limner.models.layers import attention
 from limner.models.unet import UNetConfig, timestep_embedding
 from tests.models.make import TINY_UNET, shapes_of, tiny_unet
 
@@ -224,3 +225,68 @@ def test_the_time_embedding_is_cosines_then_sines_in_float32():
     assert found.dtype == torch.float32
     expected = torch.tensor([[1, 1, 0, 0], [0.5403023, 0.9999500, 0.8414710, 0.0099998]])
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_levels_whose_transformers_look_at_the_text_twice_are_seen_by_the_width_of_what_they_look_at():
+    unet = tiny_unet(disable_self_attentions=(False, True))
+    config = UNetConfig.from_state(shapes_of(unet), {"num_heads": 2, "norm_groups": 4})
+    assert config.disable_self_attentions == (False, True)
+    assert predict(unet).shape == X.shape
+
+
+def test_a_number_in_the_vectors_place_has_a_vector_of_its_own():
+    unet = tiny_unet(num_classes=5)
+    config = UNetConfig.from_state(shapes_of(unet), {"num_heads": 2, "norm_groups": 4})
+    assert config.num_classes == 5
+    with torch.inference_mode():
+        first, last = (unet(X, T, CONTEXT, torch.tensor([number])) for number in (0, 4))
+    assert not torch.allclose(first, last)
+    with pytest.raises(BadInput, match="needs a vector y"):
+        predict(unet)
+
+
+def test_attention_is_told_the_precision_of_scores_that_the_config_asks_for():
+    asked = set()
+
+    def note(attention, *values, **options):
+        asked.add(options["attn_precision"])
+        return attention(*values, **options)
+
+    options = {"optimized_attention_override": note}
+    predict(tiny_unet(attn_precision=torch.float32), transformer_options=options)
+    assert asked == {torch.float32}
+    predict(tiny_unet(), transformer_options=options)
+    assert asked == {torch.float32, None}
+
+
+def test_attention_scores_beyond_float16_are_no_trouble():
+    loud = torch.full((1, 40, 64), 60.0, dtype=torch.float16)
+    assert not (loud @ loud.transpose(1, 2)).isfinite().all()
+    assert attention.optimized_attention(loud, loud, loud, 1, attn_precision=torch.float32).isfinite().all()
+
+
+def test_a_hook_on_a_block_is_called_and_changes_nothing_else():
+    unet, seen = tiny_unet(), []
+    unet.input_blocks[1].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    assert torch.equal(predict(unet), predict(tiny_unet()))
+    assert seen == [(*X.shape[:1], 8, *X.shape[2:])]
+
+
+def test_what_goes_in_is_left_as_it_was():
+    kept = [value.clone() for value in (X, T, CONTEXT)]
+    predict(tiny_unet())
+    assert all(torch.equal(now, before) for now, before in zip((X, T, CONTEXT), kept, strict=True))
+
+
+def test_what_a_pack_keeps_of_an_attention_is_not_written_over():
+    kept, copies = [], []
+
+    def keep(value, options):
+        kept.append(value)
+        copies.append(value.clone())
+        return value
+
+    points = ("attn1_output_patch", "middle_patch", "attn2_output_patch", "input_block_patch")
+    predict(tiny_unet(), transformer_options={"patches": {point: [keep] for point in points}})
+    assert len(kept) > len(points)
+    assert all(torch.equal(one, copy) for one, copy in zip(kept, copies, strict=True))

@@ -19,9 +19,9 @@ class Encoders:
         self.asked.append((text, options))
         return {key: [[(word, 1.0)] for word in text.split() or [""]] for key in self.keys}
 
-    def encode_from_tokens_scheduled(self, tokens):
+    def encode_from_tokens_scheduled(self, tokens, add_dict=None):
         self.encoded = tokens
-        return [[torch.zeros(1, 1, 1), {"pooled_output": None}]]
+        return [[torch.zeros(1, 1, 1), {"pooled_output": None, **(add_dict or {})}]]
 
 
 class Autoencoder:
@@ -85,3 +85,20 @@ def test_several_pictures_are_named_by_their_inputs():
     assert given["llama_template"] == chat(SYSTEM_EDIT)
     assert [tuple(image.shape[1:3]) for image in given["images"]] == [(384, 384), (272, 543)]
     assert [tuple(latent.shape[1:3]) for latent in options["reference_latents"]] == [(1024, 1024), (728, 1448)]
+
+
+def test_sdxl_is_told_sizes_and_each_of_its_encoders_reads_its_own_text():
+    clip = Encoders("l", "g")
+    ((_, options),) = encode.sdxl(clip, 832, 1216, 16, 32, 1024, 896, text_g="a red fox", text_l="fox")
+    assert {key: words(rows) for key, rows in clip.encoded.items()} == {"g": ["a", "red", "fox"], "l": ["fox", "", ""]}
+    assert options == {
+        "pooled_output": None, "width": 832, "height": 1216, "crop_w": 16, "crop_h": 32,
+        "target_width": 1024, "target_height": 896,
+    }  # fmt: skip
+
+
+def test_the_refiner_is_told_a_score_and_a_size():
+    clip = Encoders("g")
+    ((_, options),) = encode.sdxl_refiner(2.5, 1024, 768, text="blurry", clip=clip)
+    assert words(clip.encoded["g"]) == ["blurry"]
+    assert options == {"pooled_output": None, "aesthetic_score": 2.5, "width": 1024, "height": 768}

@@ -51,7 +51,7 @@ def vector(model: BaseModel, entries: Mapping[str, Any]) -> Tensor | None:
 
 
 TEXT = TextEncoding(
-    types=("stable_diffusion", "sdxl"),
+    types=("stable_diffusion",),
     parts=(TextPart("clip_g", "g", ("conditioner.embedders.0.model.", "text_encoder_2."), CLIP_G),),
     default_for=(("clip_g",),),
 )

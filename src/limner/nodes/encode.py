@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from limner.graph import Choice, Conditioning, Image, Text, node
+from limner.graph import Choice, Conditioning, Float, Image, Int, Text, node
 from limner.models.qwen_image import SYSTEM_EDIT, VISION, chat
 from limner.nodes.kinds import CLIP, VAE
 from limner.nodes.resize import resize_image
 
 Prompt = Annotated[str, Text(multiline=True, dynamic_prompts=True)]
+Side = Annotated[int, Int(min=0, max=16384)]
 
 SEEN, SEEN_OF_SEVERAL, EDITED = 1024**2, 384**2, 1024**2
 """Pixels of a picture that the text encoder reads, alone or with others, and of one that the model edits."""
@@ -32,6 +33,62 @@ def equally_long(clip: CLIP, tokens: dict[str, Any], keys: Sequence[str] = ("l",
             while len(each) < longest:
                 each.extend(empty[key])
     return {**tokens, **rows}
+
+
+@encode_node("CLIPTextEncodeSDXL", python_module="comfy_extras.nodes_clip_sdxl")
+def sdxl(
+    clip: CLIP,
+    width: Side = 1024,
+    height: Side = 1024,
+    crop_w: Side = 0,
+    crop_h: Side = 0,
+    target_width: Side = 1024,
+    target_height: Side = 1024,
+    *,
+    text_g: Prompt,
+    text_l: Prompt,
+) -> Conditioning:
+    """A text for each text encoder of Stable Diffusion XL, and the sizes that the model is told, in pixels.
+
+    clip: the text encoders.
+    width: of the picture as it seems before it is cut.
+    height: of the picture as it seems before it is cut.
+    crop_w: how much seems to be cut off at the left.
+    crop_h: how much seems to be cut off at the top.
+    target_width: of the picture that is made.
+    target_height: of the picture that is made.
+    text_g: what CLIP-G reads.
+    text_l: what CLIP-L reads.
+    """
+    said = {
+        "width": width, "height": height, "crop_w": crop_w, "crop_h": crop_h,
+        "target_width": target_width, "target_height": target_height,
+    }  # fmt: skip
+    tokens = clip.tokenize(text_g)
+    other = clip.tokenize(text_l)
+    tokens = {**tokens, "l": other["l"]} if "l" in other else tokens
+    return clip.encode_from_tokens_scheduled(equally_long(clip, tokens), add_dict=said)
+
+
+@encode_node("CLIPTextEncodeSDXLRefiner", python_module="comfy_extras.nodes_clip_sdxl")
+def sdxl_refiner(
+    ascore: Annotated[float, Float(min=0.0, max=1000.0, step=0.01)] = 6.0,
+    width: Side = 1024,
+    height: Side = 1024,
+    *,
+    text: Prompt,
+    clip: CLIP,
+) -> Conditioning:
+    """A text for the refiner of Stable Diffusion XL, with the size and the score that it is told.
+
+    ascore: how good the picture looks, about 6 for what is wanted and 2.5 for what is not.
+    width: of the picture in pixels.
+    height: of the picture in pixels.
+    text: what the picture shows.
+    clip: the text encoder.
+    """
+    said = {"aesthetic_score": ascore, "width": width, "height": height}
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text), add_dict=said)
 
 
 @encode_node("CLIPTextEncodeSD3", python_module="comfy_extras.nodes_sd3")
