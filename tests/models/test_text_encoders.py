@@ -400,3 +400,18 @@ def test_every_kind_is_of_the_file_that_offers_it():
     assert {"clip_l", "clip_h", "clip_g", "t5xxl", "qwen25_7b"} <= set(encoders())
     assert all(name == kind.name for name, kind in encoders().items())
     assert Encoded(torch.zeros(1, 1, 1), None).extra == {}
+
+
+def test_a_clip_h_without_its_last_layer_gives_the_same_layer_but_one():
+    whole = tiny_clip(num_hidden_layers=24, hidden_act="gelu")
+    cut = {name: value for name, value in whole.state_dict().items() if ".layers.23." not in name}
+    kind, header = encoders()["clip_h"], CheckpointHeader.of(cut)
+    assert kind.recognise(header)
+    short = kind.network(kind.config(header.shapes(), CLIP_SAYS))
+    short.load_state_dict(cut)
+    assert short.depth == 24
+    ids = torch.tensor([[516, 40, 41, 517]])
+    with torch.inference_mode():
+        found, expected = (network(ids, -2, final_norm=True).hidden for network in (short, whole))
+        assert torch.equal(found, expected)
+        assert torch.equal(short(ids, -1).hidden, short(ids, -2).hidden)

@@ -158,6 +158,25 @@ def test_a_folder_of_the_diffusers_library_is_loaded_by_its_parts(run):
     assert vae.latent_channels == 4
 
 
+def test_a_folder_with_two_text_encoders_gives_both(run):
+    folder = place(run, "diffusers", "mine/model_index.json").parent
+    (folder / "model_index.json").write_text("{}")
+    texts = text_files(folder)
+    for part, network in (("unet", tiny_unet()), ("vae", tiny_vae())):
+        (folder / part).mkdir()
+        save(folder / part / "diffusion_pytorch_model.safetensors", network.state_dict(), metadata())
+    for part, file in (("text_encoder", "l"), ("text_encoder_2", "g")):
+        (folder / part).mkdir()
+        texts[file].rename(folder / part / "model.safetensors")
+    clip = loaders.load_diffusers_folder(run, "mine")[1]
+    assert [encoder.name for encoder in clip.encoders] == ["clip_l", "clip_g"]
+    assert clip.encode("cat").shape == (1, 77, 16)
+    (folder / "text_encoder" / "model.safetensors").unlink()
+    (folder / "text_encoder").rmdir()
+    refiner = loaders.load_diffusers_folder(run, "mine")[1]
+    assert [encoder.name for encoder in refiner.encoders] == ["clip_g"]
+
+
 def test_a_folder_that_lacks_a_part_says_which(run):
     place(run, "diffusers", "mine/model_index.json").write_text("{}")
     with pytest.raises(NotFound, match="unet"):

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from limner.compat.homes._services import memory
 from limner.compat.homes.not_yet import missing
-from limner.errors import NotFound
-from limner.models import load, load_text, load_vae
+from limner.models import folders, load, load_text, load_vae
 from limner.models.convert import clip_text, vae_from_diffusers
 from limner.weights import CheckpointHeader
 
@@ -30,25 +29,13 @@ def load_diffusers(
 ) -> tuple[Any, Any, Any]:
     """(model, clip, vae) of a diffusers folder. Raises NotFound for a part without a file."""
     root = Path(model_path)
-
-    def part(folder: str, *names: str) -> str:
-        found = first_file(root / folder, names)
-        if found is None:
-            raise NotFound(f"{root / folder} holds none of {', '.join(names)}.")
-        return found
-
-    unet = part("unet", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors",
-                "diffusion_pytorch_model.fp16.bin", "diffusion_pytorch_model.bin")  # fmt: skip
-    model = load.load_diffusion_model(unet, memory())
+    model = load.load_diffusion_model(folders.part(root, "unet", folders.UNET_NAMES), memory())
     clip = vae = None
     if output_clip:
-        names = ("model.fp16.safetensors", "model.safetensors", "pytorch_model.fp16.bin", "pytorch_model.bin")
-        folders = [Path(one) for one in embedding_directory or ()]
-        clip = load_text.load_clip([part("text_encoder", *names)], "stable_diffusion", memory(), folders)
+        embeddings = [Path(one) for one in embedding_directory or ()]
+        clip = load_text.load_clip(folders.text_files(root), "stable_diffusion", memory(), embeddings)
     if output_vae:
-        names = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors",
-                 "diffusion_pytorch_model.fp16.bin", "diffusion_pytorch_model.bin")  # fmt: skip
-        vae = load_vae.load_vae(part("vae", *names), memory())
+        vae = load_vae.load_vae(folders.part(root, "vae", folders.UNET_NAMES), memory())
     return model, clip, vae
 
 

@@ -9,7 +9,7 @@ Shape letters: B rows, L tokens in a row (77), D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class CLIPTextConfig:
     hidden_size: int = 768
     intermediate_size: int = 3072
     num_hidden_layers: int = 12
+    missing_layers: int = 0  # the published model's last ones, which a file may leave out where nobody reads them
     num_attention_heads: int = 12
     max_position_embeddings: int = 77
     projection_dim: int | None = None  # width of text_projection; None where the file has none
@@ -199,8 +200,8 @@ class CLIPText(nn.Module):
 
     @property
     def depth(self) -> int:
-        """How many layers."""
-        return self.config.num_hidden_layers
+        """How many layers, with those that the file leaves out."""
+        return self.config.num_hidden_layers + self.config.missing_layers
 
     @property
     def width(self) -> int:
@@ -253,9 +254,11 @@ class CLIPText(nn.Module):
         return TextOutput(last, hidden, pooled, None if self.text_projection is None else self.text_projection(pooled))
 
     def _layer_number(self, layer: int | None) -> int | None:
-        layers = self.config.num_hidden_layers
-        if layer is None or -layers <= layer < layers:
-            return layer if layer is None else layer % layers
+        layers = self.depth
+        if layer is None:
+            return None
+        if -layers <= layer < layers:
+            return min(layer % layers, self.config.num_hidden_layers - 1)
         raise BadInput(f"There is no layer {layer}.", why=f"This text encoder has {layers} layers.")
 
     def _ends(self, token_ids: Tensor) -> Tensor:
@@ -310,10 +313,13 @@ def _lora(*roots: str, projection: Sequence[str] = ()) -> Callable[[str, frozens
 
 def _kind(
     name: str, title: str, recognise: Callable[[CheckpointHeader], bool], hidden_act: str, pad: int,
-    lora: Callable[[str, frozenset[str]], Sequence[str]],
+    lora: Callable[[str, frozenset[str]], Sequence[str]], layers: int | None = None,
 ) -> EncoderKind:  # fmt: skip
+    """layers: of the published model, where files are about that leave out the last one."""
+
     def config(shapes: Shapes, overrides: Overrides) -> CLIPTextConfig:
-        return CLIPTextConfig.from_state(shapes, overrides, hidden_act)
+        found = CLIPTextConfig.from_state(shapes, overrides, hidden_act)
+        return replace(found, missing_layers=1) if found.num_hidden_layers + 1 == layers else found
 
     return EncoderKind(
         name=name,
@@ -333,7 +339,7 @@ def _kind(
 ENCODERS = (
     _kind("clip_l", "CLIP-L", _deep(0, 22), "quick_gelu", 49407,
           _lora("lora_te_", "lora_te1_", "text_encoder.", projection=("lora_te1_text_projection",))),
-    _kind("clip_h", "CLIP-H", _deep(22, 30), "gelu", 0, _lora("lora_te_", "lora_te1_", "text_encoder.")),
+    _kind("clip_h", "CLIP-H", _deep(22, 30), "gelu", 0, _lora("lora_te_", "lora_te1_", "text_encoder."), layers=24),
     _kind("clip_g", "CLIP-G", _deep(30, None), "gelu", 0,
           _lora("lora_te2_", "text_encoder_2.",
                 projection=("lora_prior_te_text_projection", "lora_te2_text_projection"))),
