@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from benchmarks._live_bytes import peak_of
+from benchmarks._straightforward import qwen_image as straightforward
 from limner.errors import BadInput
 from limner.models import qwen_image
 from limner.models.detect import detect
-from limner.models.layers.attention import optimized_attention
 from limner.models.layers.hooks import Hooks
 from limner.models.layers.lifetimes import rotate
 from limner.models.load import load_diffusion_model, model_of
@@ -95,43 +95,6 @@ def test_axes_that_do_not_fill_a_head_are_refused(axes):
 # -- the memory of a block ----------------------------------------------------------------------------------------
 
 
-def straightforward(block, image, text, temb, rotation, hooks):
-    """A block in the order of its description, everything kept until the end: what its memory is held against."""
-    attn = block.attn
-    image_mod, text_mod = block.img_mod(temb)[:, None], block.txt_mod(temb)[:, None]
-    image_vectors, text_vectors = image_mod.chunk(6, dim=-1), text_mod.chunk(6, dim=-1)
-
-    def scaled(normed, shift, scale):
-        return torch.addcmul(shift, normed, 1 + scale)
-
-    def rotated(x):
-        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * torch.view_as_complex(rotation)).flatten(-2).to(x.dtype)
-
-    def heads(x):
-        return x.unflatten(-1, (attn.heads, -1))
-
-    image_normed, text_normed = block.img_norm1(image), block.txt_norm1(text)
-    image_in, text_in = scaled(image_normed, *image_vectors[:2]), scaled(text_normed, *text_vectors[:2])
-    image_q, image_k, image_v = attn.to_q(image_in), attn.to_k(image_in), attn.to_v(image_in)
-    text_q, text_k, text_v = attn.add_q_proj(text_in), attn.add_k_proj(text_in), attn.add_v_proj(text_in)
-    q = torch.cat((attn.norm_added_q(heads(text_q)), attn.norm_q(heads(image_q))), dim=1)
-    k = torch.cat((attn.norm_added_k(heads(text_k)), attn.norm_k(heads(image_k))), dim=1)
-    v = torch.cat((text_v, image_v), dim=1)
-    out = optimized_attention(rotated(q).flatten(2), rotated(k).flatten(2), v, attn.heads, transformer_options=hooks)
-    length = text.shape[1]
-    image_out, text_out = attn.to_out[0](out[:, length:]), attn.to_add_out(out[:, :length])
-    image = torch.addcmul(image, image_vectors[2], image_out)
-    text = torch.addcmul(text, text_vectors[2], text_out)
-    image_later = scaled(block.img_norm2(image), *image_vectors[3:5])
-    text_later = scaled(block.txt_norm2(text), *text_vectors[3:5])
-    image_inner = block.img_mlp.net[0].proj(image_later)
-    image_fed = block.img_mlp.net[2](torch.nn.functional.gelu(image_inner, approximate="tanh"))
-    text_inner = block.txt_mlp.net[0].proj(text_later)
-    text_fed = block.txt_mlp.net[2](torch.nn.functional.gelu(text_inner, approximate="tanh"))
-    return torch.addcmul(text, text_vectors[5], text_fed), torch.addcmul(image, image_vectors[5], image_fed)
-
-
 def block_inputs(dtype):
     torch.manual_seed(2)
     image, text = torch.randn(1, 240, 64, dtype=dtype), torch.randn(1, 16, 64, dtype=dtype)
@@ -144,7 +107,7 @@ def test_a_block_gives_the_same_bits_as_the_straightforward_order(dtype):
     block = tiny().transformer_blocks[0].to(dtype)
     image, text, temb, rotation = block_inputs(dtype)
     with torch.inference_mode():
-        expected = straightforward(block, image, text, temb, rotation, Hooks({}))
+        expected = straightforward(block, image, text, temb, rotation)
         found = block.over(image.clone(), text.clone(), None, temb, rotation, Hooks({}))
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
@@ -154,7 +117,7 @@ def test_a_block_gives_the_same_bits_as_the_straightforward_order(dtype):
 def test_a_block_needs_far_less_memory_than_the_straightforward_order(dtype):
     block = tiny().transformer_blocks[0].to(dtype)
     image, text, temb, rotation = block_inputs(dtype)
-    most = peak_of(straightforward, block, image, text, temb, rotation, Hooks({}), module=block)
+    most = peak_of(straightforward, block, image, text, temb, rotation, module=block)
     least = peak_of(block.over, image, text, None, temb, rotation, Hooks({}), module=block)
     floor = 5 * image.nbytes  # inside the feed-forward four times the width, and what goes in or comes out
     assert least < 0.5 * most
