@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class LegacyConfig:
-    """unet_config: the network's arguments. sampling_settings: of the noise levels. family: the name of the family."""
+    """unet_config: the network's arguments. sampling_settings: of the noise levels. family, variant: their names."""
 
     unet_config: dict[str, Any]
     latent_format: Any
@@ -27,6 +27,7 @@ class LegacyConfig:
     custom_operations: Any = None
     scaled_fp8: Any = None
     layer_quant_config: Any = None
+    variant: str = ""
 
     @classmethod
     def of(cls, model: Model) -> LegacyConfig:
@@ -36,6 +37,7 @@ class LegacyConfig:
         plain.setdefault("use_temporal_attention", False)
         plain["dtype"] = model.model_dtype()
         prediction = getattr(model, "prediction", None)
+        variant = model.family.variant(model.config)
         return cls(
             plain,
             model.family.latent,
@@ -43,6 +45,7 @@ class LegacyConfig:
             sampling_settings=dict(prediction.settings) if prediction is not None else {},
             supported_inference_dtypes=tuple(model.family.dtypes),
             memory_usage_factor=model.family.memory_factor,
+            variant="" if variant is None else variant.name,
         )
 
     def inpaint_model(self) -> bool:

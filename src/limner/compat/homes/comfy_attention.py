@@ -184,10 +184,11 @@ class BasicTransformerBlock(unet.TransformerBlock, metaclass=StandsFor):
         dtype: Any = None,
         **others: Any,
     ) -> None:
-        if not gated_ff or n_heads * d_head != dim or others.get("ff_in") or others.get("disable_self_attn"):
+        if not gated_ff or n_heads * d_head != dim or others.get("ff_in"):
             raise missing("BasicTransformerBlock other than a UNet's", "config")
         del dropout, checkpoint
-        super().__init__(dim, context_dim or dim, n_heads)
+        alone, precision = bool(others.get("disable_self_attn")), others.get("attn_precision")
+        super().__init__(dim, context_dim or dim, n_heads, alone, precision)
         if dtype is not None:
             self.to(dtype)
 
@@ -212,11 +213,13 @@ class SpatialTransformer(unet.SpatialTransformer, metaclass=StandsFor):
         dtype: Any = None,
         **_: Any,
     ) -> None:
-        if disable_self_attn or n_heads * d_head != in_channels:
+        if n_heads * d_head != in_channels:
             raise missing("SpatialTransformer other than a UNet's", "config")
-        del dropout, use_checkpoint, attn_precision
+        del dropout, use_checkpoint
         width = context_dim[0] if isinstance(context_dim, list) else context_dim
-        config = UNetConfig(context_dim=width, use_linear_in_transformer=use_linear, num_heads=n_heads)
-        super().__init__(in_channels, depth, config)
+        config = UNetConfig(
+            context_dim=width, use_linear_in_transformer=use_linear, num_heads=n_heads, attn_precision=attn_precision
+        )
+        super().__init__(in_channels, depth, config, disable_self_attn)
         if dtype is not None:
             self.to(dtype)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from limner.compat.homes.not_yet import NotYet, missing
-from limner.models.adm import FALLBACK_SIZE, WIDTH
+from limner.compat.homes.comfy_noise_augmentation import CLIPEmbeddingNoiseAugmentation
+from limner.compat.homes.not_yet import NotYet
+from limner.models.adm import FALLBACK_SIZE, SEED_OFFSET, WIDTH, pooled_text, unclip_vector
 from limner.models.base import BaseModel, ModelType, convert_tensor
+from limner.models.sdxl import PICTURES
 from limner.models.unet import timestep_embedding
 
-__all__ = ["BaseModel", "ModelType", "convert_tensor"]
+__all__ = ["BaseModel", "CLIPEmbeddingNoiseAugmentation", "ModelType", "convert_tensor"]
 
 
 class _Family(NotYet):
@@ -20,7 +23,10 @@ class _Family(NotYet):
 
     def __instancecheck__(cls, instance: Any) -> bool:  # noqa: N805 - a metaclass
         names = cls.__dict__.get("FAMILIES", ())
-        return isinstance(instance, BaseModel) and instance.family.name in names
+        if not isinstance(instance, BaseModel):
+            return False
+        variant = instance.family.variant(instance.config)
+        return instance.family.name in names or (variant is not None and variant.name in names)
 
 
 def _family(name: str, *families: str) -> Any:
@@ -82,8 +88,7 @@ LTXAV = _family("LTXAV", "ltxav")
 ACEStep15 = _family("ACEStep15", "ace15")
 ZImagePixelSpace = _family("ZImagePixelSpace", "z_image_pixel")
 Anima = _family("Anima", "anima")
-IP2P = _family("IP2P")
-CLIPEmbeddingNoiseAugmentation = _family("CLIPEmbeddingNoiseAugmentation")
+IP2P = _family("IP2P", "sd1_ip2p", "sdxl_ip2p")
 
 
 class Timestep(nn.Module):
@@ -98,18 +103,24 @@ class Timestep(nn.Module):
         return timestep_embedding(t, self.dim)
 
 
-def sdxl_pooled(args: dict[str, Any], noise_augmentor: Any) -> Tensor:
-    """The pooled text of a condition. Raises LimnerError for unCLIP's pictures."""
+def sdxl_pooled(args: Mapping[str, Any], noise_augmentor: Any) -> Tensor:
+    """The pooled text of a condition, or unCLIP's pictures in its place. noise_augmentor: of no consequence."""
     del noise_augmentor
-    if "unclip_conditioning" in args:
-        raise missing("unclip_conditioning", "unclip")
-    pooled: Tensor = args["pooled_output"]
-    return pooled
+    return pooled_text("Stable Diffusion XL", args, PICTURES)
 
 
-def unclip_adm(*_: Any, **__: Any) -> Tensor:
-    """The vector of unCLIP's pictures. Raises LimnerError: not supported yet."""
-    raise missing("unclip_adm", "unclip")
+def unclip_adm(
+    unclip_conditioning: Sequence[Mapping[str, Any]],
+    device: Any,
+    noise_augmentor: Any,
+    noise_augment_merge: float = 0.0,
+    seed: int | None = None,
+) -> Tensor:
+    """The vector of unCLIP's pictures: (1, twice the width of a picture's). noise_augmentor: of no consequence."""
+    del noise_augmentor
+    width = unclip_conditioning[0]["clip_vision_output"].image_embeds.shape[-1]
+    entries = {"unclip_conditioning": unclip_conditioning, "seed": (seed or 0) + SEED_OFFSET}
+    return unclip_vector(entries, 2 * width, noise_augment_merge).to(device)
 
 
 def model_sampling(model_config: Any, model_type: ModelType) -> Any:

@@ -57,7 +57,7 @@ def plain(config: UNetConfig) -> dict[str, Any]:
         "image_size": 32,
         "use_spatial_transformer": True,
         "legacy": False,
-        "num_classes": "sequential" if channels is not None else None,
+        "num_classes": "sequential" if channels is not None else config.num_classes,
         "adm_in_channels": channels,
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,

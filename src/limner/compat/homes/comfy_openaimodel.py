@@ -155,9 +155,12 @@ class UNetModel(unet.UNet, metaclass=StandsFor):
                 transformer_depth_output=tuple(up),
                 use_linear_in_transformer=bool(said.get("use_linear_in_transformer", False)),
                 context_dim=said.get("context_dim"),
+                disable_self_attentions=tuple(said.get("disable_self_attentions") or ()),
                 adm_in_channels=said.get("adm_in_channels"),
+                num_classes=classes if isinstance(classes := said.get("num_classes"), int) else None,
                 num_heads=heads if width == -1 else -1,
                 num_head_channels=width,
+                attn_precision=said.get("attn_precision"),
             )
         )
         self.dtype = dtype

@@ -41,11 +41,21 @@ class BASE(metaclass=StandsFor):
     layer_quant_config: Any = None
     optimizations: ClassVar[dict[str, bool]] = {"fp8": False}
     FAMILIES: tuple[str, ...] = ()
+    VECTOR_TELLS = False
     recognises = staticmethod(lambda found: isinstance(found, LegacyConfig))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.recognises = staticmethod(lambda found: isinstance(found, LegacyConfig) and found.family in cls.FAMILIES)
+        cls.recognises = staticmethod(lambda found: isinstance(found, LegacyConfig) and cls.names(found))
+
+    @classmethod
+    def names(cls, found: LegacyConfig) -> bool:
+        """Whether a configuration is of this family or build; of two that differ in one width, whether it has that."""
+        own = cls.unet_config.get("adm_in_channels") if cls.VECTOR_TELLS else None
+        return bool({found.family, found.variant} & set(cls.FAMILIES)) and own in (
+            None,
+            found.unet_config.get("adm_in_channels"),
+        )
 
     @classmethod
     def matches(cls, unet_config: dict[str, Any], state_dict: Any = None) -> bool:
@@ -99,6 +109,9 @@ SD20 = _family(
 )
 SD21UnclipL = _family("SD21UnclipL", "SD15", "sd2_unclip", context_dim=1024, model_channels=320, adm_in_channels=1536)
 SD21UnclipH = _family("SD21UnclipH", "SD15", "sd2_unclip", context_dim=1024, model_channels=320, adm_in_channels=2048)
+SD21UnclipL.VECTOR_TELLS = SD21UnclipH.VECTOR_TELLS = True
+SD15_instructpix2pix = _family("SD15_instructpix2pix", "SD15", "sd1_ip2p", context_dim=768, in_channels=8)
+SDXL_instructpix2pix = _family("SDXL_instructpix2pix", "SDXL", "sdxl_ip2p", context_dim=2048, in_channels=8)
 SDXL = _family("SDXL", "SDXL", "sdxl", model_channels=320, context_dim=2048, adm_in_channels=2816)
 SDXLRefiner = _family("SDXLRefiner", "SDXL", "sdxl_refiner", model_channels=384, context_dim=1280, adm_in_channels=2560)
 SSD1B = _family("SSD1B", "SDXL", "ssd1b", model_channels=320, context_dim=2048, adm_in_channels=2816)
