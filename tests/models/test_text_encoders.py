@@ -238,7 +238,7 @@ def test_pictures_of_a_prompt_take_the_places_left_for_them(tmp_path):
 # -- several in one CLIP ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", permutations(("l", "g", "t5")))
+@pytest.mark.parametrize("order", list(permutations(("l", "g", "t5"))))
 def test_files_may_come_in_any_order(files, order):
     clip, again = together(files, "l", "g", "t5"), together(files, *order)
     assert [encoder.name for encoder in again.encoders] == ["clip_l", "clip_g", "t5xxl"]

@@ -6,8 +6,9 @@ import torch
 from limner.errors import LimnerError
 from limner.models.load_text import load_clip
 from limner.models.text.t5 import T5Config
+from limner.weights import save
 from tests.models.checkpoints import memory, real_header, text_files
-from tests.models.make import tiny_t5
+from tests.models.make import tiny_t5, tiny_words
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,17 @@ def test_loaders_of_packs_take_several_files_or_their_tensors(base, files):
     tensors = [comfy.utils.load_torch_file(path) for path in paths]
     assert comfy.sd.t5xxl_detect(tensors) == {"dtype_t5": torch.float32}
     assert comfy.sd.llama_detect(tensors) == {}
+
+
+def test_a_vocabulary_in_the_models_folder_is_found_for_packs_too(base):
+    import comfy.sd
+
+    folder = base / "models" / "tokenizers" / "t5"
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_text(tiny_words().to_str())
+    save(base / "bare.safetensors", tiny_t5().state_dict())
+    clip = comfy.sd.load_clip([str(base / "bare.safetensors")], clip_type=comfy.sd.CLIPType.CHROMA)
+    assert [token[0] for token in clip.tokenize("a cat")["t5xxl"][0]] == [3, 4, 1]
 
 
 @pytest.mark.parametrize(

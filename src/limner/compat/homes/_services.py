@@ -8,6 +8,7 @@ from typing import Any
 from limner.compat import finder
 from limner.graph import CURRENT_RUN
 from limner.memory import MemoryManager
+from limner.models.text.vocabulary import INSTALLED, Vocabularies
 
 
 @cache
@@ -26,6 +27,16 @@ def memory() -> MemoryManager:
     if callable(made):
         made = made()
     return made if isinstance(made, MemoryManager) else _own()
+
+
+def vocabularies() -> Vocabularies:
+    """Where tokenizers' data may be found: as for nodes, or installed packages alone where there is no store."""
+    made = host()
+    folders, settings = getattr(getattr(made, "store", None), "folders", None), getattr(made, "settings", None)
+    if folders is None or settings is None:
+        return INSTALLED
+    hub = None if getattr(settings, "offline", True) else settings.model_hub
+    return Vocabularies.beside(folders.roots("text_encoders"), hub)
 
 
 def host() -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from limner.compat.homes import comfy_model_detection as model_detection
-from limner.compat.homes._services import memory
+from limner.compat.homes._services import memory, vocabularies
 from limner.compat.homes.comfy_text import t5_xxl_detect
 from limner.compat.homes.not_yet import missing
 from limner.compat.homes.stands_for import StandsFor
@@ -126,7 +126,7 @@ def load_checkpoint_guess_config(
 ) -> tuple[Any, Any, Any, Any]:
     """(model, clip, vae, clipvision) of a checkpoint's file; what is not wanted, or not there, is None."""
     del model_options, te_model_options, output_clipvision
-    parts = load.read_checkpoint(ckpt_path, memory(), _embeddings(embedding_directory))
+    parts = load.read_checkpoint(ckpt_path, memory(), _embeddings(embedding_directory), vocabularies())
     return _wanted(parts, output_model, output_clip, output_vae)
 
 
@@ -143,7 +143,7 @@ def load_state_dict_guess_config(
 ) -> tuple[Any, Any, Any, Any]:
     """The same of a checkpoint's tensors."""
     del model_options, te_model_options, output_clipvision
-    parts = _from_state(CheckpointHeader.of(sd, metadata), memory(), _embeddings(embedding_directory))
+    parts = _from_state(CheckpointHeader.of(sd, metadata), memory(), _embeddings(embedding_directory), vocabularies())
     return _wanted(parts, output_model, output_clip, output_vae)
 
 
@@ -230,7 +230,9 @@ def load_clip(
 ) -> Any:
     """The text encoder of files."""
     del model_options
-    return load_text.read_clip(ckpt_paths, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
+    return load_text.read_clip(
+        ckpt_paths, clip_type.name.lower(), memory(), _embeddings(embedding_directory), vocabularies()
+    )
 
 
 def load_text_encoder_state_dicts(
@@ -242,7 +244,9 @@ def load_text_encoder_state_dicts(
     """The text encoder of tensors."""
     del model_options
     headers = [CheckpointHeader.of(one) for one in state_dicts]
-    return load_text.clip_of(headers, clip_type.name.lower(), memory(), _embeddings(embedding_directory))
+    return load_text.clip_of(
+        headers, clip_type.name.lower(), memory(), _embeddings(embedding_directory), vocabularies()
+    )
 
 
 def detect_te_model(sd: Mapping[str, Any]) -> TEModel | None:
