@@ -4,6 +4,7 @@ import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 
+from limner.models.flux import Flux, FluxConfig
 from limner.models.text.clip import CLIPText, CLIPTextConfig
 from limner.models.text.qwen25 import Qwen25Config, Qwen25Text
 from limner.models.text.qwen25_vision import VisionConfig
@@ -42,6 +43,9 @@ TINY_QWEN = Qwen25Config(
     vision=VisionConfig(
         hidden_size=16, output_hidden_size=16, intermediate_size=20, num_heads=2, num_layers=2, full_blocks=(1,)
     ),
+)
+TINY_FLUX = FluxConfig(
+    vec_in_dim=12, context_in_dim=20, hidden_size=64, num_heads=2, depth=3, depth_single_blocks=2, axes_dim=(8, 12, 12)
 )
 WORDS = ("<pad>", "</s>", "<unk>", "a", "cat", "dog", "on", "mat", "(", ")", ":", "1.2")
 
@@ -89,6 +93,15 @@ def tiny_qwen(**changes) -> Qwen25Text:
     """A Qwen2.5-VL of two layers with seeded weights and a vision tower."""
     torch.manual_seed(0)
     return Qwen25Text(Qwen25Config(**{**TINY_QWEN.__dict__, **changes})).eval()
+
+
+def tiny_flux(**changes) -> Flux:
+    """FLUX.1 of three blocks of two streams and two of one, with seeded weights."""
+    torch.manual_seed(0)
+    network = Flux(FluxConfig(**{**TINY_FLUX.__dict__, **changes})).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    return network
 
 
 def tiny_words(**special: int) -> Tokenizer:

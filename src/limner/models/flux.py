@@ -37,7 +37,7 @@ from limner.models.layers.lifetimes import add_gated, gelu, part_of, split_linea
 from limner.models.layers.masks import resized_mask
 from limner.models.layers.patches import patched, unpatched
 from limner.models.layers.rope import grid_ids, rotate, rotation
-from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
+from limner.models.layers.shapes import Overrides, Shapes, agree, count_whole, shape
 from limner.models.lora_keys import weights_alone
 from limner.models.text.encode import Encoded, EncodeSettings
 from limner.models.text.recipe import RowSettings, TextEncoding, TextPart
@@ -96,8 +96,8 @@ class FluxConfig:
             hidden_size=width,
             mlp_ratio=shape(shapes, "double_blocks.0.img_mlp.0.weight", 2)[0] / width,
             num_heads=heads,
-            depth=count(shapes, "double_blocks.{}."),
-            depth_single_blocks=count(shapes, "single_blocks.{}."),
+            depth=count_whole(shapes, "double_blocks.{}."),
+            depth_single_blocks=count_whole(shapes, "single_blocks.{}."),
             axes_dim=axes_of(overrides, width, heads),
             theta=int(overrides.get("theta") or 10000),
             patch_size=int(overrides.get("patch_size") or 2),
@@ -843,8 +843,8 @@ def from_diffusers(header: CheckpointHeader) -> Mapping[str, Target]:
     """The targets of a header in the diffusers library's layout."""
     shapes = header.shapes()
     return diffusers_targets(
-        count(shapes, "transformer_blocks.{}."),
-        count(shapes, "single_transformer_blocks.{}."),
+        count_whole(shapes, "transformer_blocks.{}."),
+        count_whole(shapes, "single_transformer_blocks.{}."),
         shape(shapes, "x_embedder.weight", 2)[0],
         shape(shapes, "transformer_blocks.0.ff.net.0.proj.weight", 2)[0],
     )

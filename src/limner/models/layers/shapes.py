@@ -27,6 +27,28 @@ def shape(shapes: Shapes, key: str, rank: int | None = None) -> tuple[int, ...]:
 
 def count(shapes: Shapes, pattern: str) -> int:
     """How many of `pattern` with {} = 0, 1, 2 … are there in a row; a prefix counts as a key that starts with it."""
+    numbers = _numbers(shapes, pattern)
+    length = 0
+    while length in numbers:
+        length += 1
+    return length
+
+
+def count_whole(shapes: Shapes, pattern: str) -> int:
+    """The same of blocks that must be whole. Raises BadInput where one lacks and later ones are there."""
+    length, numbers = count(shapes, pattern), _numbers(shapes, pattern)
+    if len(numbers) > length:
+        lacking = ", ".join(str(number) for number in range(max(numbers)) if number not in numbers)
+        raise BadInput(
+            f"Of {pattern.rstrip('.')} up to {max(numbers)} the file lacks {lacking}.",
+            why="The file is incomplete, or put together of several.",
+            do="Get a complete one.",
+        )
+    return length
+
+
+def _numbers(shapes: Shapes, pattern: str) -> set[int]:
+    """The numbers that stand in for {}."""
     before, _, after = pattern.partition("{}")
     numbers = set()
     for key in shapes:
@@ -34,10 +56,7 @@ def count(shapes: Shapes, pattern: str) -> int:
             number, _, rest = key[len(before) :].partition(".")
             if number.isdecimal() and rest.startswith(after.lstrip(".")):
                 numbers.add(int(number))
-    length = 0
-    while length in numbers:
-        length += 1
-    return length
+    return numbers
 
 
 def agree(overrides: Overrides, name: str, found: object) -> None:
