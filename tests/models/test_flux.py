@@ -19,7 +19,7 @@ from tests.models.make import TINY_FLUX, tiny_flux
 
 CONFIG = {"config": json.dumps({"unet": {"num_heads": TINY_FLUX.num_heads, "axes_dim": TINY_FLUX.axes_dim}})}
 PUBLISHED = {
-    "in_channels": 16, "patch_size": 2, "out_channels": 16, "vec_in_dim": 768, "context_in_dim": 4096,
+    "image_model": "flux", "in_channels": 16, "patch_size": 2, "out_channels": 16, "vec_in_dim": 768, "context_in_dim": 4096,
     "hidden_size": 3072, "mlp_ratio": 4.0, "num_heads": 24, "depth": 19, "depth_single_blocks": 38,
     "axes_dim": [16, 56, 56], "theta": 10000, "qkv_bias": True, "guidance_embed": True,
 }  # fmt: skip

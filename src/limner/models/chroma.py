@@ -180,6 +180,13 @@ def older_names(header: CheckpointHeader) -> Mapping[str, Target]:
     return {name: name.replace(f"{GUIDER}.0.", f"{GUIDER}.", 1) for name in header}
 
 
+def legacy(config: Any) -> dict[str, Any]:
+    """The reference counts a patch's channels, and says what the approximator gives."""
+    cells = config.patch_size**2
+    patch = {"in_channels": config.in_channels * cells, "out_channels": config.out_channels * cells}
+    return {"image_model": "chroma", **patch, "out_dim": config.hidden_size}
+
+
 # -- the family -------------------------------------------------------------------------------------------------------
 
 TEXT = TextEncoding(
@@ -225,6 +232,7 @@ FAMILY = replace(
         ),
         from_diffusers,
     ),
+    legacy=legacy,
     layouts=(DiffusersLayout((has(f"{GUIDER}.0.norms.0.scale"),), older_names),),
     memory_factor=3.2,
 )

@@ -227,6 +227,7 @@ FAMILY = replace(
     infer_config=lambda header, overrides: RadianceConfig.from_state(header.shapes(), overrides),
     network=ChromaRadiance,
     latent=FORMATS["ChromaRadiance"],
+    legacy=lambda config: {"image_model": "chroma_radiance"},  # noqa: ARG005
     diffusers=None,
     layouts=(),
     memory_factor=0.038,

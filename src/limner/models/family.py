@@ -108,6 +108,8 @@ class Family:
     variants: builds that differ in dimensions alone; of several that fit the first is meant.
     diffusers: the layout in which the diffusers library keeps it, where that differs. layouts: any others.
     lora: names in LoRA files.
+    legacy: what the reference's configuration says of a network beside its dimensions or in another way, given the
+    config; packs read it.
     saved_prefix: of its tensors in checkpoints that are saved. modelspec: its name in the ModelSpec standard of
     metadata; its own where empty.
     dtypes: supported, the preferred first. memory_factor: of activations, see `Model.memory_required`.
@@ -130,6 +132,7 @@ class Family:
     diffusers: DiffusersLayout | None = None
     layouts: tuple[DiffusersLayout, ...] = ()
     lora: LoraNames = LoraNames()
+    legacy: Callable[[Any], Mapping[str, Any]] = lambda config: {}  # noqa: ARG005
     saved_prefix: str = "model.diffusion_model."
     modelspec: str = ""
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32)

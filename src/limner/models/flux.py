@@ -976,6 +976,7 @@ FLUX = Family(
         from_diffusers,
     ),
     lora=LORA,
+    legacy=lambda config: {"image_model": "flux"},  # noqa: ARG005
     dtypes=(torch.bfloat16, torch.float16, torch.float32),
     memory_factor=3.1,
 )

@@ -35,6 +35,7 @@ class LegacyConfig:
         config = asdict(model.config) if is_dataclass(model.config) and not isinstance(model.config, type) else {}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
         plain.setdefault("use_temporal_attention", False)
+        plain.update(model.family.legacy(model.config))
         plain["dtype"] = model.model_dtype()
         prediction = getattr(model, "prediction", None)
         variant = model.family.variant(model.config)

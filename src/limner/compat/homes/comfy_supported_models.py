@@ -143,6 +143,7 @@ WAN21_T2V = _family("WAN21_T2V", "Wan21", "wan_t2v", image_model="wan2.1", model
 WAN21_I2V = _family("WAN21_I2V", "Wan21", "wan_i2v", image_model="wan2.1", model_type="i2v", in_dim=36)
 HiDream = _family("HiDream", "Flux", "hidream", image_model="hidream")
 Chroma = _family("Chroma", "Flux", "chroma", image_model="chroma")
+ChromaRadiance = _family("ChromaRadiance", "ChromaRadiance", "chroma_radiance", image_model="chroma_radiance")
 ACEStep = _family("ACEStep", "ACEAudio", "ace", audio_model="ace")
 Omnigen2 = _family("Omnigen2", "Flux", "omnigen2", image_model="omnigen2")
 QwenImage = _family("QwenImage", "Wan21", "qwen_image", image_model="qwen_image")
