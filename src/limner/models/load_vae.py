@@ -1,22 +1,44 @@
-"""Files to VAE: which autoencoder they hold."""
+"""Files to VAE: which autoencoder they hold. The folder `vae` is the registry."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
 from limner.memory import MemoryManager
-from limner.models.autoencoder import VAE, Autoencoder
-from limner.models.convert import vae_from_diffusers
+from limner.models.autoencoder import VAE
 from limner.models.metadata import overrides, said
 from limner.models.reading import read_header
-from limner.models.vae.kl import AutoencoderKL, KLConfig
-from limner.models.vae.taesd import TAESD, TAESDConfig
+from limner.models.vae.kind import AutoencoderKind
 from limner.weights import CheckpointHeader, LazyTensor, NetworkSource
+
+
+@cache
+def autoencoders() -> Mapping[str, AutoencoderKind]:
+    """Every kind of autoencoder by name: what the modules of the folder `vae` have as `AUTOENCODER`, one or several."""
+    package = import_module("limner.models.vae")
+    found: dict[str, AutoencoderKind] = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        offered = getattr(import_module(f"limner.models.vae.{module.name}"), "AUTOENCODER", ())
+        for kind in offered if isinstance(offered, tuple) else (offered,):
+            found[kind.name] = kind
+    return found
+
+
+def recognise(header: CheckpointHeader) -> tuple[AutoencoderKind, CheckpointHeader] | None:
+    """The kind that a bare autoencoder is of, with its header in the reference's names; None for an unknown one."""
+    matching = []
+    for kind in autoencoders().values():
+        converted = kind.convert(header)
+        if all(mark.test(converted) for mark in kind.marks):
+            matching.append((kind, converted))
+    return max(matching, key=lambda match: len(match[0].marks), default=None)
 
 
 def vae_in_checkpoint(header: CheckpointHeader, prefixes: Sequence[str], memory: MemoryManager) -> VAE:
@@ -56,43 +78,18 @@ def load_taesd(encoder: str | Path, decoder: str | Path, scale: float, shift: fl
     tensors |= {
         f"vae_{name}": LazyTensor.of(torch.tensor(value)) for name, value in (("scale", scale), ("shift", shift))
     }
-    return _taesd(replace(files[1], tensors=tensors, identity=files[0].identity + files[1].identity), memory)
-
-
-def _taesd(header: CheckpointHeader, memory: MemoryManager) -> VAE:
-    tensors = dict(header.tensors)
-    for name, value in (("vae_scale", 1.0), ("vae_shift", 0.0)):
-        tensors.setdefault(name, LazyTensor.of(torch.tensor(value)))
-    config = TAESDConfig.from_state(header.shapes(), overrides(header, "vae"))
-    kind = Autoencoder(
-        channels=config.latent_channels,
-        downscale=8,
-        encode=lambda network, pictures: network.encode(pictures),  # type: ignore[operator]
-        decode=lambda network, latent: network.decode(latent),  # type: ignore[operator]
-        encode_bytes_per_pixel=300,
-        decode_bytes_per_pixel=300,
-    )
-    return VAE(kind, NetworkSource("TAESD", partial(TAESD, config), tensors, header.identity), memory, header.path.name)
+    header = replace(files[1], tensors=tensors, identity=files[0].identity + files[1].identity)
+    return vae_of(header, memory)
 
 
 def _vae(header: CheckpointHeader, part: CheckpointHeader, memory: MemoryManager) -> VAE:
-    if "taesd_decoder.1.weight" in part:
-        return _taesd(part, memory)
-    part = vae_from_diffusers(part)
-    if "decoder.conv_in.weight" not in part or len(part.shape("decoder.conv_in.weight")) != 4:
+    match = recognise(part)
+    if match is None:
         return VAE(None, None, memory, header.path.name)
-    config = KLConfig.from_state(part.shapes(), overrides(header, "vae"))
-    kind = Autoencoder(
-        channels=config.embed_dim,
-        downscale=config.downscale,
-        encode=lambda network, pictures: network.encode(pictures),  # type: ignore[operator]
-        decode=lambda network, latent: network.decode(latent),  # type: ignore[operator]
-        encode_bytes_per_pixel=700,
-        decode_bytes_per_pixel=1100,
-        colours=config.in_channels,
-    )
+    kind, part = match
+    config = kind.infer_config(part, overrides(header, "vae"))
     source = NetworkSource(
-        "VAE", partial(AutoencoderKL, config), part.tensors, header.identity, "first_stage_model.",
+        "VAE", partial(kind.network, config), part.tensors, header.identity, "first_stage_model.",
         said=said(header, "vae"),
     )  # fmt: skip
-    return VAE(kind, source, memory, header.path.name)
+    return VAE(kind.describe(config), source, memory, header.path.name)

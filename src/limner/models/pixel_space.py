@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from limner.memory import MemoryManager
-from limner.models.autoencoder import VAE, Autoencoder
+from limner.models.autoencoder import VAE, Autoencoder, Peak
 from limner.weights import NetworkSource
 
 
@@ -16,7 +16,7 @@ def pixel_space(memory: MemoryManager) -> VAE:
         downscale=1,
         encode=lambda _network, pictures: pictures,
         decode=lambda _network, latent: latent,
-        encode_bytes_per_pixel=12,
-        decode_bytes_per_pixel=12,
+        encode_peak=Peak(6),
+        decode_peak=Peak(6),
     )
     return VAE(kind, NetworkSource("pixels", nn.Identity, {}, "pixel_space"), memory, "pixel_space")

@@ -9,44 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def tiled_scale(
-    x: Tensor,
-    function: Callable[[Tensor], Tensor],
-    tile: tuple[int, ...],
-    *,
-    overlap: int,
-    scale: float,
-    out_channels: int,
-) -> Tensor:
-    """`function` applied tile by tile, one picture at a time.
-
-    x: (B, C, …spatial). tile: largest extent of each spatial axis. overlap: of neighbours, in cells of x. scale: how
-    much larger the result of `function` is each way. Returns (B, out_channels, …spatial · scale) in float32.
-    """
-    spatial = x.shape[2:]
-    size = tuple(round(extent * scale) for extent in spatial)
-    results = x.new_zeros((len(x), out_channels, *size), dtype=torch.float32)
-    for row in range(len(x)):
-        picture = x[row : row + 1]
-        if all(extent <= limit for extent, limit in zip(spatial, tile, strict=True)):
-            results[row : row + 1] = function(picture)
-            continue
-        total = results.new_zeros((1, 1, *size))
-        for corner in product(*(_positions(n, limit, overlap) for n, limit in zip(spatial, tile, strict=True))):
-            part, where = picture, list[slice]()
-            for axis, (start, limit) in enumerate(zip(corner, tile, strict=True), 2):
-                length = min(limit, spatial[axis - 2] - start)
-                part = part.narrow(axis, start, length)
-                where.append(slice(round(start * scale), 0))
-            done = function(part).float()
-            where = [slice(one.start, one.start + n) for one, n in zip(where, done.shape[2:], strict=True)]
-            weight = _faded(done, round(overlap * scale))
-            place = (slice(None), slice(None), *where)
-            results[row : row + 1][place] += done * weight
-            total[place] += weight
-        results[row : row + 1] /= total
-    return results
+from limner.errors import BadInput
 
 
 def _positions(extent: int, tile: int, overlap: int) -> Iterator[int]:
@@ -54,23 +17,10 @@ def _positions(extent: int, tile: int, overlap: int) -> Iterator[int]:
     if extent <= tile:
         yield 0
         return
+    if overlap >= tile:
+        raise BadInput(f"Tiles of {tile} cannot overlap by {overlap}.", do="Make the tiles larger or the overlap less.")
     for start in range(0, extent - overlap, tile - overlap):
         yield max(0, min(extent - overlap, start))
-
-
-def _faded(part: Tensor, feather: int) -> Tensor:
-    """One in the middle, rising from 1/feather at every edge: (1, 1, …spatial)."""
-    weight = part.new_ones((1, 1, *part.shape[2:]))
-    for axis in range(2, part.ndim):
-        length = part.shape[axis]
-        if feather >= length:
-            continue
-        ramp = part.new_ones(length)
-        for step in range(feather):
-            ramp[step] *= (step + 1) / feather
-            ramp[length - 1 - step] *= (step + 1) / feather
-        weight = weight * ramp.view(*[1] * axis, -1, *[1] * (part.ndim - axis - 1))
-    return weight
 
 
 def _amount(value: Any, axis: int) -> Any:
@@ -113,7 +63,7 @@ def tiled_scale_multidim(
             if done is not None:
                 done()
             continue
-        total = torch.zeros_like(output[:1])
+        total = output.new_zeros((1, 1, *output.shape[2:]))
         steps = [list(_positions(spatial[i], tile[i], _amount(overlap, i))) for i in range(axes)]
         for corner in product(*steps):
             part, where = picture, [slice(None), slice(None)]
@@ -121,12 +71,12 @@ def tiled_scale_multidim(
             for i, start in enumerate(corner):
                 part = part.narrow(i + 2, start, min(tile[i], spatial[i] - start))
                 starts.append(round(_scaled(_amount(formulas, i), start, downscale)))
-            made = place(function(part).float())
-            weight = torch.ones_like(made)
+            made = place(function(part).to(torch.float32, copy=True))
+            weight = made.new_ones((1, 1, *made.shape[2:]))
             for i in range(axes):
                 _fade(weight, i + 2, round(_scaled(_amount(scale, i), _amount(overlap, i), downscale)))
                 where.append(slice(starts[i], starts[i] + made.shape[i + 2]))
-            output[row : row + 1][tuple(where)] += made * weight
+            output[row : row + 1][tuple(where)] += made.mul_(weight)
             total[tuple(where)] += weight
             if done is not None:
                 done()
@@ -153,11 +103,14 @@ def three_passes(
     overlap: int,
     scale: float,
     out_channels: int,
+    downscale: bool = False,
 ) -> Tensor:
     """The mean of three tilings, wide, tall and square, so that no seam is in the same place twice."""
     total: Tensor | None = None
-    for height, width in ((tile_y * 2, tile_x // 2), (tile_y // 2, tile_x * 2), (tile_y, tile_x)):
-        done = tiled_scale(x, function, (height, width), overlap=overlap, scale=scale, out_channels=out_channels)
+    for tile in ((tile_y * 2, tile_x // 2), (tile_y // 2, tile_x * 2), (tile_y, tile_x)):
+        done = tiled_scale_multidim(
+            x, function, tile, overlap=overlap, scale=scale, out_channels=out_channels, downscale=downscale
+        )
         total = done if total is None else total.add_(done)
     assert total is not None  # noqa: S101 - the tuple above is not empty
     return total.div_(3)

@@ -7,6 +7,7 @@ Parameters and activations may be in the channels-last layout: nothing here depe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.errors import BadInput
+from limner.models.convert import vae_from_diffusers
+from limner.models.family import Mark, has, lacks
+from limner.models.layers.activate import add_to, normed_silu
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, groups, shape
+from limner.models.vae.kind import Autoencoder, AutoencoderKind, Peak, decoded, encoded
+from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Conv2d, GroupNorm
 
 EPS = 1e-6
@@ -96,9 +102,9 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, in, height, width) → (batch, out, height, width)."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.nin_shortcut is None else self.nin_shortcut(x))
+        h = self.conv1(normed_silu(self.norm1, x))
+        h = self.conv2(normed_silu(self.norm2, h))
+        return add_to(h, x if self.nin_shortcut is None else self.nin_shortcut(x))
 
 
 class AttnBlock(nn.Module):
@@ -116,7 +122,11 @@ class AttnBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, height, width) → the same shape."""
         h = self.norm(x)
-        return x + self.proj_out(self.optimized_attention(self.q(h), self.k(h), self.v(h)))
+        q, k, v = self.q(h), self.k(h), self.v(h)
+        del h
+        h = self.optimized_attention(q, k, v)
+        del q, k, v
+        return add_to(self.proj_out(h), x)
 
     @staticmethod
     def optimized_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -171,14 +181,20 @@ class Level(nn.Module):
         self.downsample = Downsample(out_channels) if resize is Downsample else None
         self.upsample = Upsample(out_channels) if resize is Upsample else None
 
+    def steps(self) -> Iterator[nn.Module]:
+        """What it does, in order. Run one by one, no step's input outlives it."""
+        for number, block in enumerate(self.block):
+            yield block
+            if len(self.attn):
+                yield self.attn[number]
+        if (resize := self.downsample or self.upsample) is not None:
+            yield resize
+
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, in, height, width) → (batch, out, height', width')."""
-        for number, block in enumerate(self.block):
-            x = block(x)
-            if len(self.attn):
-                x = self.attn[number](x)
-        resize = self.downsample or self.upsample
-        return x if resize is None else resize(x)
+        for step in self.steps():
+            x = step(x)
+        return x
 
 
 class Middle(nn.Module):
@@ -232,8 +248,10 @@ class Encoder(Ladder):
         """x: (batch, 3, height, width) → (batch, moments, height / downscale, width / downscale)."""
         x = self.conv_in(x)
         for level in self.down:
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+            for step in level.steps():  # type: ignore[operator]
+                x = step(x)
+        x = self.mid(x)
+        return self.conv_out(normed_silu(self.norm_out, x))
 
 
 class Decoder(Ladder):
@@ -262,8 +280,10 @@ class Decoder(Ladder):
         """z: (batch, z_channels, height, width) → (batch, 3, height·downscale, width·downscale)."""
         x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+            for step in level.steps():  # type: ignore[operator]
+                x = step(x)
+        x = normed_silu(self.norm_out, x)
+        return self.conv_out(x)
 
 
 class AutoencoderKL(nn.Module):
@@ -302,3 +322,68 @@ class AutoencoderKL(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """There and back: the decoded mean."""
         return self.decode(self.encode(pixels))
+
+
+def decode_peak(config: KLConfig) -> float:
+    """Elements for each pixel at the worst moment of decoding.
+
+    Of a block: input, normed input, output. Of a change of size: input, enlarged input, output.
+    """
+    widths, last = config.widths, len(config.ch_mult) - 1
+    worst = 0.0
+    for level, width in enumerate(widths):
+        before, pixels = widths[min(level + 1, last)], 4.0**-level
+        worst = max(worst, (2 * before + width) * pixels, 3 * width * pixels)
+        if level:
+            worst = max(worst, (width + 8 * width) * pixels)
+    return worst
+
+
+def encode_peak(config: KLConfig) -> float:
+    """The same of encoding, where a smaller level begins after a padded copy."""
+    widths, worst = config.widths, 0.0
+    for level, width in enumerate(widths):
+        before, pixels = widths[max(level - 1, 0)], 4.0**-level
+        worst = max(worst, (2 * before + width) * pixels, 3 * width * pixels)
+    return worst
+
+
+def _describe(config: KLConfig) -> Autoencoder:
+    return Autoencoder(
+        channels=config.embed_dim,
+        downscale=config.downscale,
+        encode=encoded,
+        decode=decoded,
+        encode_peak=Peak(WORKSPACE * encode_peak(config)),
+        decode_peak=Peak(WORKSPACE * decode_peak(config)),
+        colours=config.in_channels,
+    )
+
+
+WORKSPACE = 1.25
+"""What convolutions take for themselves, as a factor: memory that no tensor shows."""
+
+
+def _keeps_width(header: CheckpointHeader) -> bool:
+    """Whether a smaller level begins with as many channels; there are autoencoders that fold pixels into channels."""
+    shapes = header.shapes()
+    size = shapes.get("encoder.down.0.downsample.conv.weight")
+    return size is None or size[0] == size[1]
+
+
+AUTOENCODER = AutoencoderKind(
+    name="kl-vae",
+    title="KL autoencoder",
+    marks=(
+        has("encoder.conv_in.weight"),
+        has("decoder.conv_in.weight"),
+        has("decoder.up.0.block.0.conv1.weight"),
+        Mark("convolutions over two axes", lambda header: len(header.shapes().get("decoder.conv_in.weight", ())) == 4),
+        Mark("downsampling that keeps the channels", _keeps_width),
+        lacks("decoder.mid.block_1.mix_factor"),  # of videos
+    ),
+    infer_config=lambda header, overrides: KLConfig.from_state(header.shapes(), overrides),
+    network=AutoencoderKL,
+    describe=_describe,
+    convert=vae_from_diffusers,
+)

@@ -6,13 +6,18 @@ Attribute names are the keys of the two published files (`1.weight`, `3.conv.0.w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.models.family import has
+from limner.models.layers.activate import add_to
 from limner.models.layers.shapes import Overrides, Shapes, agree, shape
+from limner.models.vae.kind import Autoencoder, AutoencoderKind, Peak, decoded, encoded
+from limner.weights.header import CheckpointHeader
+from limner.weights.lazy import LazyTensor
 from limner.weights.ops import Conv2d
 
 
@@ -35,6 +40,19 @@ class TAESDConfig:
         return config
 
 
+def rectified(x: Tensor) -> Tensor:
+    """max(x, 0), written over x, which must be the caller's own."""
+    return F.relu(x, inplace=not torch.is_grad_enabled())
+
+
+class Rectify(nn.Module):
+    """ReLU of what a convolution before it has made."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: any shape → the same shape."""
+        return rectified(x)
+
+
 class Block(nn.Module):
     """ReLU of three convolutions added to their input."""
 
@@ -42,15 +60,15 @@ class Block(nn.Module):
         super().__init__()
         self.conv = nn.Sequential(
             Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
+            Rectify(),
             Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
+            Rectify(),
             Conv2d(width, width, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, height, width) → the same shape."""
-        return F.relu(self.conv(x) + x)
+        return rectified(add_to(self.conv(x), x))
 
 
 class SoftClamp(nn.Module):
@@ -78,7 +96,7 @@ class TinyDecoder(nn.Sequential):
 
     def __init__(self, config: TAESDConfig) -> None:
         width = config.width
-        layers: list[nn.Module] = [SoftClamp(), Conv2d(config.latent_channels, width, 3, padding=1), nn.ReLU()]
+        layers: list[nn.Module] = [SoftClamp(), Conv2d(config.latent_channels, width, 3, padding=1), Rectify()]
         for blocks in (3, 3, 3, 1):
             layers += [Block(width) for _ in range(blocks)]
             if blocks == 3:
@@ -109,3 +127,27 @@ class TAESD(nn.Module):
         """latent: (batch, channels, height, width) → pictures about -1..1, not clamped."""
         scaled = (latent - self.vae_shift.to(latent.dtype)) * self.vae_scale.to(latent.dtype)
         return (self.taesd_decoder(scaled) - 0.5) * 2
+
+
+def _with_scale(header: CheckpointHeader) -> CheckpointHeader:
+    """Files without a scale of their own hold latents as the tiny networks know them."""
+    if "taesd_decoder.1.weight" not in header:
+        return header
+    given = {"vae_scale": LazyTensor.of(torch.tensor(1.0)), "vae_shift": LazyTensor.of(torch.tensor(0.0))}
+    return replace(header, tensors=given | dict(header.tensors))
+
+
+def _describe(config: TAESDConfig) -> Autoencoder:
+    peak = Peak(4.0 * config.width)  # a block's input and its two convolutions' results, and what they take themselves
+    return Autoencoder(config.latent_channels, 8, encoded, decoded, encode_peak=peak, decode_peak=peak)
+
+
+AUTOENCODER = AutoencoderKind(
+    name="taesd",
+    title="tiny autoencoder",
+    marks=(has("taesd_decoder.1.weight"), has("taesd_encoder.0.weight")),
+    infer_config=lambda header, overrides: TAESDConfig.from_state(header.shapes(), overrides),
+    network=TAESD,
+    describe=_describe,
+    convert=_with_scale,
+)
