@@ -102,3 +102,17 @@ def test_the_refiner_is_told_a_score_and_a_size():
     ((_, options),) = encode.sdxl_refiner(2.5, 1024, 768, text="blurry", clip=clip)
     assert words(clip.encoded["g"]) == ["blurry"]
     assert options == {"pooled_output": None, "aesthetic_score": 2.5, "width": 1024, "height": 768}
+
+
+def test_each_encoder_of_flux_reads_its_own_text_and_the_model_is_told_the_scale():
+    clip = Encoders("l", "t5xxl")
+    ((_, options),) = encode.flux(clip, "fox", "a red fox in the snow", 2.5)
+    found = {key: words(rows) for key, rows in clip.encoded.items()}
+    assert found == {"l": ["fox"], "t5xxl": ["a", "red", "fox", "in", "the", "snow"]}
+    assert options == {"pooled_output": None, "guidance": 2.5}
+
+
+def test_flux_without_t5_reads_the_text_of_clip():
+    clip = Encoders("l")
+    encode.flux(clip, "fox", "wolf")
+    assert {key: words(rows) for key, rows in clip.encoded.items()} == {"l": ["fox"]}

@@ -116,6 +116,26 @@ def sd3(
     return clip.encode_from_tokens_scheduled(equally_long(clip, tokens))
 
 
+@encode_node("CLIPTextEncodeFlux", category="advanced/conditioning/flux", python_module="comfy_extras.nodes_flux")
+def flux(
+    clip: CLIP,
+    clip_l: Prompt,
+    t5xxl: Prompt,
+    guidance: Annotated[float, Float(min=0.0, max=100.0, step=0.1)] = 3.5,
+) -> Conditioning:
+    """A text for each text encoder of Flux, and the scale that guidance-distilled models are told.
+
+    clip: the text encoders.
+    clip_l: what CLIP-L reads.
+    t5xxl: what T5 reads.
+    guidance: how strongly the texts are followed.
+    """
+    tokens = clip.tokenize(clip_l)
+    other = clip.tokenize(t5xxl)
+    tokens = {**tokens, "t5xxl": other["t5xxl"]} if "t5xxl" in other else tokens
+    return clip.encode_from_tokens_scheduled(tokens, add_dict={"guidance": guidance})
+
+
 @encode_node("TextEncodeQwenImageEdit", python_module="comfy_extras.nodes_qwen")
 def qwen_image_edit(clip: CLIP, prompt: Prompt, vae: VAE | None = None, image: Image | None = None) -> Conditioning:
     """What is to be done with a picture.
