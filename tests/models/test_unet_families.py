@@ -138,6 +138,12 @@ def test_a_file_with_tensors_missing_says_which_family_it_nearly_is():
     assert "time_embed.0.weight" in caught.value.why
 
 
+def test_a_file_that_ends_before_the_last_block_is_refused_with_what_is_missing():
+    cut = header("sdxl").rename(lambda name: None if ".output_blocks.3." in name else name)
+    with pytest.raises(BadInput, match=r"output_blocks\.3\.0\.in_layers\.2\.weight is missing"):
+        model_of(cut, memory())
+
+
 def test_a_depth_model_is_refused_with_what_it_lacks():
     with pytest.raises(BadInput, match="takes 5 channels and predicts 4"):
         model("sd2", in_channels=5)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from limner.errors import BadInput
 from limner.models.layers import attention
+from limner.models.layers.activate import add_to
 from limner.models.layers.hooks import Hooks
 from limner.models.layers.lifetimes import split_linear, untouched
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, groups, shape
@@ -96,6 +97,7 @@ class UNetConfig:
             raise BadInput(f"The UNet's levels are {widths} channels wide.", why=f"Not multiples of {model_channels}.")
         depths = [depth for _, blocks in down for depth in blocks]
         up = [_depth(shapes, f"output_blocks.{n}.1") for n in range(count(shapes, "output_blocks.{}.0.in_layers"))]
+        _whole(shapes, [len(blocks) for _, blocks in down])
         middle = _depth(shapes, "middle_block.1") or (-1 if "middle_block.0.in_layers.0.weight" in shapes else -2)
         inner = _first(shapes, ".attn2.to_k.weight")
         linear = len(_first(shapes, ".proj_in.weight") or ()) == 2
@@ -141,6 +143,18 @@ def _levels(shapes: Shapes) -> Iterator[tuple[int, list[int]]]:
             width = shape(shapes, f"input_blocks.{number}.0.out_layers.3.weight", 4)[0]
             depths.append(_depth(shapes, f"input_blocks.{number}.1"))
     yield width, depths
+
+
+def _whole(shapes: Shapes, blocks: list[int]) -> None:
+    """Refuse a UNet whose way up ends early. blocks: of each level on the way down."""
+    expected = sum(blocks) + len(blocks)
+    missing = [n for n in range(expected) if f"output_blocks.{n}.0.in_layers.2.weight" not in shapes]
+    if 0 < len(missing) < expected:  # control networks have no way up
+        raise BadInput(
+            f"The tensor output_blocks.{missing[0]}.0.in_layers.2.weight is missing.",
+            why=f"The way down has {sum(blocks)} blocks, so the way up has {expected}; {len(missing)} are not there.",
+            do="The file is incomplete; get a complete one.",
+        )
 
 
 def _only_text(shapes: Shapes) -> tuple[bool, ...]:
@@ -304,7 +318,7 @@ class TransformerBlock(nn.Module):
 
 def _added(change: Tensor, x: Tensor, own: bool = True) -> Tensor:
     """x + change; written over `change` where nobody else holds it."""
-    return change.add_(x) if own and not torch.is_grad_enabled() else change + x
+    return add_to(change, x) if own else change + x
 
 
 class SpatialTransformer(nn.Module):

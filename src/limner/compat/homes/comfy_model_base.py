@@ -116,11 +116,11 @@ def unclip_adm(
     noise_augment_merge: float = 0.0,
     seed: int | None = None,
 ) -> Tensor:
-    """The vector of unCLIP's pictures: (1, twice the width of a picture's). noise_augmentor: of no consequence."""
-    del noise_augmentor
+    """The vector of unCLIP's pictures, where they are: (1, twice the width of a picture's). noise_augmentor: unused."""
+    del noise_augmentor, device
     width = unclip_conditioning[0]["clip_vision_output"].image_embeds.shape[-1]
     entries = {"unclip_conditioning": unclip_conditioning, "seed": (seed or 0) + SEED_OFFSET}
-    return unclip_vector(entries, 2 * width, noise_augment_merge).to(device)
+    return unclip_vector(entries, 2 * width, noise_augment_merge)
 
 
 def model_sampling(model_config: Any, model_type: ModelType) -> Any:
