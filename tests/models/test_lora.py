@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from limner.errors import BadInput
 from limner.models.load import load_checkpoint
-from limner.models.lora import load_lora
-from limner.weights import save
+from limner.models.lora import add_lora, load_lora
+from limner.weights import CheckpointHeader, save
 from tests.models.checkpoints import checkpoint, memory
 from tests.models.make import tiny_clip, tiny_unet
 from tests.models.test_load import prediction
@@ -96,8 +97,56 @@ def test_names_that_belong_to_nothing_are_warned_about(tmp_path, parts, caplog):
     assert "lora_unet_of_another_model" in caplog.text
 
 
-def test_a_lora_of_another_family_changes_nothing_and_says_so(tmp_path, parts, caplog):
-    path = lora(tmp_path, pair("lora_unet_of_another_model", 8))
-    model, _ = load_lora(path, parts.model, parts.clip, 1.0, 1.0)
+OTHERS = {
+    "lora_unet_double_blocks_0_img_attn_qkv": "as in LoRAs for Chroma, Chroma Radiance, Flux, Flux Fill or Flux schnell.",
+    "transformer.single_transformer_blocks.3.attn.to_q": "as in LoRAs for Chroma, Chroma Radiance, Flux, Flux Fill or Flux schnell.",
+    "lora_unet_joint_blocks_7_x_block_attn_qkv": "as in LoRAs for Stable Diffusion 3.",
+    "transformer.transformer_blocks.3.img_mlp.net.2": "as in LoRAs for Qwen-Image.",
+    "lora_unet_of_nothing": "which no known model family has.",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("with_text", [True, False])
+def test_a_lora_of_another_family_is_refused_and_told_by_its_names(tmp_path, parts, name, with_text):
+    path = lora(tmp_path, pair(name, 8) | pair("lora_te3_of_a_text_encoder", 8))
+    with pytest.raises(BadInput) as caught:
+        load_lora(path, parts.model, parts.clip if with_text else None, 1.0, 1.0)
+    assert str(caught.value).startswith("lora.safetensors: none of its 6 tensors belongs to this Stable Diffusion 1")
+    assert f"names like {name}.alpha, " in caught.value.why
+    assert OTHERS[name] in caught.value.why
+
+
+def test_a_lora_of_the_same_family_but_other_blocks_is_not_said_to_be_of_this_family(tmp_path, parts):
+    path = lora(tmp_path, pair("lora_unet_input_blocks_9_0_of_a_larger_one", 8))
+    with pytest.raises(BadInput) as caught:
+        load_lora(path, parts.model, None, 1.0, 0.0)
+    assert "Stable Diffusion XL" in caught.value.why
+    assert "for Stable Diffusion 1" not in caught.value.why
+
+
+def test_a_lora_of_text_encoders_alone_may_be_given_to_a_model_without_them(tmp_path, parts, caplog):
+    path = lora(tmp_path, pair(TEXT_NAMES["kohya"], 8))
+    model, _ = load_lora(path, parts.model, None, 1.0, 0.0)
+    assert not model.patches
+    assert "changes nothing" in caplog.text
+    assert load_lora(path, parts.model, parts.clip, 1.0, 1.0)[1].source.patches
+
+
+def test_a_lora_of_other_text_encoders_is_refused(tmp_path, parts):
+    path = lora(tmp_path, pair("lora_te2_text_model_encoder_layers_30_mlp_fc1", 8))
+    for model in (parts.model, None):
+        with pytest.raises(BadInput, match="none of its 3 tensors belongs to"):
+            load_lora(path, model, parts.clip, 1.0, 1.0)
+
+
+def test_an_empty_lora_is_refused(tmp_path, parts):
+    with pytest.raises(BadInput, match="holds no tensors"):
+        load_lora(lora(tmp_path, {}), parts.model, parts.clip, 1.0, 1.0)
+
+
+def test_packs_that_read_a_lora_themselves_are_only_warned(parts, caplog):
+    header = CheckpointHeader.of(pair("lora_unet_of_another_model", 8))
+    model, _ = add_lora(header, parts.model, parts.clip, 1.0, 1.0)
     assert not model.patches
     assert "changes nothing" in caplog.text

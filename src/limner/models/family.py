@@ -70,12 +70,14 @@ class LoraNames:
     aliases: other names of weights, without `.weight` → target, from the config and the network's names.
     templates: how an alias is written, with {dots} or {flat} (dots as underscores). own: how the reference's own
     names are written, in the same way. parts: names of parts of weights, written with `diffusion_model.` before them.
+    signs: parts of names, flat, by which people are told what a LoRA is for that belongs to another family.
     """
 
     aliases: Callable[[Any, Sequence[str]], Mapping[str, Target]] = lambda config, names: {}  # noqa: ARG005
     templates: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     parts: Callable[[Any, Sequence[str]], Mapping[str, Target]] = lambda config, names: {}  # noqa: ARG005
+    signs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

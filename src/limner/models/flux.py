@@ -866,7 +866,10 @@ def lora_parts(config: Any, names: Sequence[str]) -> Mapping[str, Target]:  # no
     }
 
 
-LORA = LoraNames(lora_aliases, ("transformer.{dots}", "lycoris_{flat}", "lora_transformer_{flat}"), parts=lora_parts)
+LORA = LoraNames(
+    lora_aliases, ("transformer.{dots}", "lycoris_{flat}", "lora_transformer_{flat}"), parts=lora_parts,
+    signs=("double_blocks_", "single_blocks_", "single_transformer_blocks_"),
+)  # fmt: skip
 
 # -- the families -----------------------------------------------------------------------------------------------------
 
@@ -994,6 +997,4 @@ SCHNELL = replace(
     marks=tuple(lacks("guidance_in.in_layer.weight") if "guidance_in" in mark.name else mark for mark in FLUX.marks),
     prediction=few_steps,
 )
-
-
 FAMILIES = (FLUX, FILL, SCHNELL)

@@ -6,10 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from limner.errors import BadInput
 from limner.models.clip import CLIP
+from limner.models.detect import families
 from limner.models.lora_keys import text_names
 from limner.models.model import Model
 from limner.weights import CheckpointHeader, files, read_adapters
+from limner.weights.patches import AdapterFile
 
 __all__ = ["clip_keys", "load_lora", "model_keys", "text_names"]
 
@@ -32,21 +35,35 @@ def load_lora(
     """Clones of the two with a LoRA file's changes added; None stays None, strength 0 adds nothing.
 
     Names in the file that belong to neither are warned about, as workflows go on without them. Raises BadInput when
-    the file cannot be read.
+    the file cannot be read, or when nothing in it belongs to either; but one of text encoders alone may be given to a
+    model without them.
     """
     manager = model or clip
     if manager is None:
         return None, None
     header = files.header(path, use_mmap=not manager.memory.settings.disable_mmap)
-    return add_lora(header, model, clip, strength_model, strength_clip)
+    found = _found(header, model, clip)
+    if len(found.unused) == len(header) and not (clip is None and _of_text(header)):
+        raise of_another(header, model)
+    return _with(found, header, model, clip, strength_model, strength_clip)
 
 
 def add_lora(
     header: CheckpointHeader, model: Model | None, clip: CLIP | None, strength_model: float, strength_clip: float
 ) -> tuple[Model | None, CLIP | None]:
-    """The same of tensors that have been read."""
+    """The same of tensors that have been read; where nothing belongs to either, there is a warning and no error."""
+    return _with(_found(header, model, clip), header, model, clip, strength_model, strength_clip)
+
+
+def _found(header: CheckpointHeader, model: Model | None, clip: CLIP | None) -> AdapterFile:
     keys = (model_keys(model) if model is not None else {}) | (clip_keys(clip) if clip is not None else {})
-    found = read_adapters(header, keys)
+    return read_adapters(header, keys)
+
+
+def _with(
+    found: AdapterFile, header: CheckpointHeader, model: Model | None, clip: CLIP | None, strength_model: float,
+    strength_clip: float,
+) -> tuple[Model | None, CLIP | None]:  # fmt: skip
     new_model, new_clip = model, clip
     if model is not None and strength_model:
         new_model = model.clone()
@@ -54,13 +71,52 @@ def add_lora(
     if clip is not None and strength_clip:
         new_clip = clip.clone()
         new_clip.add_patches(found.adapters, strength_clip)
-    if found.unused and model is not None and clip is not None:
+    if found.unused and ((model is not None and clip is not None) or len(found.unused) == len(header)):
         _warn(header, found.unused)
     return new_model, new_clip
 
 
 def _warn(header: CheckpointHeader, unused: tuple[str, ...]) -> None:
     if len(unused) == len(header):
-        _log.warning("%s changes nothing: it is made for another model family, or it is no LoRA.", header.path.name)
+        _log.warning("%s changes nothing: it is made for another model, or it is no LoRA.", header.path.name)
     shown = ", ".join(unused[:5]) + (" …" if len(unused) > 5 else "")
     _log.warning("%s: %d tensors belong to nothing in the model: %s", header.path.name, len(unused), shown)
+
+
+_OF_TEXT = ("lora_te", "lora_prior_te", "text_encoder")
+
+
+def _of_text(header: CheckpointHeader) -> bool:
+    """Whether all of a LoRA's tensors are text encoders'."""
+    return len(header) > 0 and all(name.startswith(_OF_TEXT) for name in header)
+
+
+def of_another(header: CheckpointHeader, model: Model | None) -> BadInput:
+    """Nothing in a LoRA belongs to what it was given: say what it looks like."""
+    title = "these text encoders" if model is None else f"this {model.family.title} model"
+    if not header:
+        return BadInput(f"{header.path.name} holds no tensors.", do="Get a complete file.")
+    names = [name for name in header if not name.startswith(_OF_TEXT)] or list(header)
+    flat = {name.replace(".", "_") for name in names}
+    like = {
+        family.title: None
+        for family in families().values()
+        if any(sign in name for sign in family.lora.signs for name in flat)
+    }
+    if model is not None:
+        like.pop(model.family.title, None)
+    guess = f", as in LoRAs for {_one_of(list(like))}" if like else ", which no known model family has"
+    return BadInput(
+        f"{header.path.name}: none of its {len(header)} tensors belongs to {title}.",
+        why=f"They have names like {names[0]}{guess}.",
+        do="Choose a LoRA made for this model, or the model that it was made for."
+        if like
+        else "Choose a LoRA made for this model; `limner inspect` says what a file holds.",
+    )
+
+
+def _one_of(titles: list[str], most: int = 5) -> str:
+    """The first few of several."""
+    if len(titles) > most:
+        return f"{', '.join(titles[:most])} …"
+    return " or ".join([", ".join(titles[:-1]), titles[-1]] if len(titles) > 1 else titles)

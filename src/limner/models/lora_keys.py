@@ -56,7 +56,11 @@ def unet_lora_aliases(config: Any, names: Sequence[str]) -> dict[str, Target]:
     return found
 
 
-UNET_LORA_NAMES = LoraNames(unet_lora_aliases, ("lora_unet_{flat}", "lycoris_{flat}", "{dots}", "unet.{dots}"))
+UNET_LORA_NAMES = LoraNames(
+    unet_lora_aliases,
+    ("lora_unet_{flat}", "lycoris_{flat}", "{dots}", "unet.{dots}"),
+    signs=("input_blocks_", "output_blocks_", "down_blocks_", "up_blocks_"),
+)
 """Of every UNet."""
 
 

@@ -616,7 +616,7 @@ FAMILY = Family(
     text=TEXT,
     conditions=conditions,
     context_width=lambda config: config.joint_attention_dim,
-    lora=LoraNames(own=("{dots}", "transformer.{dots}", "lycoris_{flat}")),
+    lora=LoraNames(own=("{dots}", "transformer.{dots}", "lycoris_{flat}"), signs=("_img_mlp_net_", "_img_mod_1")),
     dtypes=(torch.bfloat16, torch.float32),
     memory_factor=1.8,
 )

@@ -591,6 +591,7 @@ FAMILY = Family(
     lora=LoraNames(
         lora_aliases,
         ("transformer.{dots}", "base_model.model.{dots}", "lora_transformer_{flat}", "lycoris_{flat}"),
+        signs=("joint_blocks_",),
     ),
     memory_factor=1.2,
 )
