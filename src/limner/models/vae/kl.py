@@ -19,7 +19,7 @@ from limner.models.convert import vae_from_diffusers
 from limner.models.family import Mark, has, lacks
 from limner.models.layers.activate import add_to, normed_silu
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, groups, shape
-from limner.models.vae.kind import Autoencoder, AutoencoderKind, Peak, decoded, encoded
+from limner.models.vae.kind import WORKSPACE, Autoencoder, AutoencoderKind, Peak, decoded, encoded
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Conv2d, GroupNorm
 
@@ -103,7 +103,8 @@ class ResnetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, in, height, width) → (batch, out, height, width)."""
         h = self.conv1(normed_silu(self.norm1, x))
-        h = self.conv2(normed_silu(self.norm2, h))
+        h = normed_silu(self.norm2, h)  # a line of its own: what was normed is gone before the convolution
+        h = self.conv2(h)
         return add_to(h, x if self.nin_shortcut is None else self.nin_shortcut(x))
 
 
@@ -358,10 +359,6 @@ def _describe(config: KLConfig) -> Autoencoder:
         decode_peak=Peak(WORKSPACE * decode_peak(config)),
         colours=config.in_channels,
     )
-
-
-WORKSPACE = 1.25
-"""What convolutions take for themselves, as a factor: memory that no tensor shows."""
 
 
 def _keeps_width(header: CheckpointHeader) -> bool:

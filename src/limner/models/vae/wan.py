@@ -23,7 +23,7 @@ from limner.errors import BadInput
 from limner.models.family import has, lacks
 from limner.models.layers.activate import add_to, normed_silu
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
-from limner.models.vae.kind import Autoencoder, AutoencoderKind, Frames, Peak, decoded, encoded
+from limner.models.vae.kind import WORKSPACE, Autoencoder, AutoencoderKind, Frames, Peak, decoded, encoded
 from limner.models.vae.kl import AttnBlock
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Conv2d, Conv3d, cast
@@ -198,7 +198,8 @@ class ResidualBlock(nn.Module):
         """x: one frame (B, in, H, W) → (B, out, H, W)."""
         norm1, _, conv1, norm2, _, _, conv2 = self.residual
         h = conv1.step(normed_silu(norm1, x), past)  # type: ignore[operator]
-        h = conv2.step(normed_silu(norm2, h), past)  # type: ignore[operator]
+        h = normed_silu(norm2, h)  # a line of its own: what was normed is gone before the convolution
+        h = conv2.step(h, past)  # type: ignore[operator]
         short = self.shortcut.last([x]) if isinstance(self.shortcut, CausalConv3d) else x
         return add_to(h, short)
 
@@ -479,9 +480,6 @@ def _describe(config: WanConfig) -> Autoencoder:
         dtypes=(torch.bfloat16, torch.float16, torch.float32),
     )
 
-
-WORKSPACE = 1.25
-"""What convolutions take for themselves, as a factor: memory that no tensor shows."""
 
 _BLOCK = {
     "norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6",
