@@ -1,5 +1,7 @@
 """Flux as nodes tell it things: two steps of a reduced model, against the same two steps made by hand."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -47,7 +49,7 @@ def by_hand(model, conditioning, joined: Tensor | None = None, start: Tensor | N
     noise = torch.randn(1, 16, HEIGHT, WIDTH, generator=torch.manual_seed(7))
     x = sigmas[0] * noise + (1 - sigmas[0]) * (torch.zeros_like(noise) if start is None else FORMAT.process_in(start))
     with model.loaded() as network:
-        for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for sigma, after in pairwise(sigmas):
             shown = x if joined is None else torch.cat((x, joined), dim=1)
             x = x + network(shown, sigma[None], text, y=options["pooled_output"], **told) * (after - sigma)
     return FORMAT.process_out(x)
