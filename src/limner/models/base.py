@@ -68,11 +68,10 @@ class BaseModel:
         self.current_patcher = patcher
         self.device = patcher.load_device
         self.manual_cast_dtype: torch.dtype | None = None
-        self.concat_keys: tuple[str, ...] = patcher.family.concat(patcher.config)
         self.memory_usage_factor = patcher.family.memory_factor
         self.memory_usage_factor_conds: tuple[str, ...] = ()
         self.adm_channels = int(getattr(patcher.config, "adm_in_channels", None) or 0)
-        self.inpaint_model = "mask" in self.concat_keys
+        self.inpaint_model = "mask" in patcher.family.concat(patcher.config)
         self.model_loaded_weight_memory = 0
         self.lowvram_patch_counter = 0
 
@@ -92,6 +91,17 @@ class BaseModel:
     def family(self) -> Family:
         """Its model family."""
         return self.current_patcher.family
+
+    @property
+    def concat_keys(self) -> tuple[str, ...]:
+        """What is joined to the latent; a LoRA may make the network take more."""
+        patcher = self.current_patcher
+        own: tuple[str, ...] | None = self.__dict__.get("_concat_keys")
+        return patcher.family.concat(patcher.patched_config) if own is None else own
+
+    @concat_keys.setter
+    def concat_keys(self, value: Any) -> None:
+        self.__dict__["_concat_keys"] = tuple(value)
 
     @property
     def diffusion_model(self) -> nn.Module:

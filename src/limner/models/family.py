@@ -64,6 +64,17 @@ class DiffusersLayout:
 
 
 @dataclass(frozen=True)
+class LoraLayout:
+    """LoRA files of another program, whose tensors are called otherwise than LoRAs' are.
+
+    marks: of such a file's header. known: such a header → the same under names that are known.
+    """
+
+    marks: tuple[Mark, ...]
+    known: Callable[[CheckpointHeader], CheckpointHeader]
+
+
+@dataclass(frozen=True)
 class LoraNames:
     """What LoRA files call a family's weights beside `lora_unet_…` and `diffusion_model.…` of the reference's names.
 
@@ -71,6 +82,7 @@ class LoraNames:
     templates: how an alias is written, with {dots} or {flat} (dots as underscores). own: how the reference's own
     names are written, in the same way. parts: names of parts of weights, written with `diffusion_model.` before them.
     signs: parts of names, flat, by which people are told what a LoRA is for that belongs to another family.
+    layouts: of files whose tensors are called otherwise.
     """
 
     aliases: Callable[[Any, Sequence[str]], Mapping[str, Target]] = lambda config, names: {}  # noqa: ARG005
@@ -78,6 +90,7 @@ class LoraNames:
     own: tuple[str, ...] = ()
     parts: Callable[[Any, Sequence[str]], Mapping[str, Target]] = lambda config, names: {}  # noqa: ARG005
     signs: tuple[str, ...] = ()
+    layouts: tuple[LoraLayout, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,7 @@ class Family:
     vector: the vector `y` beside time and text, made of the same entries.
     context_width: features of a text token that the network takes, given the config; None where it takes any.
     concat: what is concatenated to the latent, given the config: of "mask", "masked_image", "image".
+    grown: the config of a network some of whose weights a LoRA has made larger, given the config and their shapes.
     variants: builds that differ in dimensions alone; of several that fit the first is meant.
     diffusers: the layout in which the diffusers library keeps it, where that differs. layouts: any others.
     lora: names in LoRA files.
@@ -130,6 +144,7 @@ class Family:
     vector: Callable[[BaseModel, Mapping[str, Any]], Tensor | None] = no_vector
     context_width: Callable[[Any], int | None] = lambda config: None  # noqa: ARG005
     concat: Callable[[Any], tuple[str, ...]] = lambda config: ()  # noqa: ARG005
+    grown: Callable[[Any, Mapping[str, tuple[int, ...]]], Any] = lambda config, shapes: config  # noqa: ARG005
     variants: tuple[Variant, ...] = ()
     diffusers: DiffusersLayout | None = None
     layouts: tuple[DiffusersLayout, ...] = ()

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from limner.errors import BadInput
 from limner.models.conditions import standard_conditions
 from limner.models.family import DiffusersLayout, Family, LoraNames, Mark, Prediction, has, lacks
+from limner.models.flux_lora import LAYOUTS, parts
 from limner.models.layers import attention
 from limner.models.layers.hooks import Hooks
 from limner.models.layers.lifetimes import add_gated, gelu, part_of, split_linear, untouched
@@ -51,8 +52,6 @@ from limner.weights.targets import Part, Target
 
 if TYPE_CHECKING:
     from limner.models.base import BaseModel
-
-HEAD = 128  # width of a head in the published models
 
 # -- the dimensions ---------------------------------------------------------------------------------------------------
 
@@ -80,14 +79,14 @@ class FluxConfig:
     def from_state(cls, shapes: Shapes, overrides: Overrides) -> FluxConfig:
         """Read the dimensions off the tensors of a bare network.
 
-        overrides: `num_heads` (by rule heads are 128 wide), `axes_dim` (by rule the picture has an eighth of a head),
-        `theta` and `patch_size` are taken from it; what shapes tell must agree with it.
+        overrides: `axes_dim` (by rule the picture has an eighth of a head), `theta` and `patch_size` are taken from
+        it; what shapes tell must agree with it.
 
         Raises BadInput when a tensor is missing or the overrides contradict the shapes.
         """
         width, patch_channels = shape(shapes, "img_in.weight", 2)
         cells = int(overrides.get("patch_size") or 2) ** 2
-        heads = int(overrides.get("num_heads") or max(1, width // HEAD))
+        heads = width // shape(shapes, "double_blocks.0.img_attn.norm.key_norm.scale", 1)[0]
         config = cls(
             in_channels=patch_channels // cells,
             out_channels=shape(shapes, "final_layer.linear.weight", 2)[0] // cells,
@@ -104,8 +103,8 @@ class FluxConfig:
             qkv_bias="double_blocks.0.img_attn.qkv.bias" in shapes,
             guidance_embed="guidance_in.in_layer.weight" in shapes,
         )
-        for name in ("in_channels", "out_channels", "vec_in_dim", "context_in_dim", "hidden_size", "depth",
-                     "depth_single_blocks", "qkv_bias", "guidance_embed"):  # fmt: skip
+        for name in ("in_channels", "out_channels", "vec_in_dim", "context_in_dim", "hidden_size", "num_heads",
+                     "depth", "depth_single_blocks", "qkv_bias", "guidance_embed"):  # fmt: skip
             agree(overrides, name, getattr(config, name))
         return config
 
@@ -119,7 +118,7 @@ def axes_of(overrides: Overrides, width: int, heads: int) -> tuple[int, ...]:
         raise BadInput(
             f"{width} channels cannot be split into {heads} heads whose places are told by {list(axes)} features.",
             why="The features must be even numbers that make up a head.",
-            do="Give `num_heads` and `axes_dim` that do in the file's `config`.",
+            do="Give an `axes_dim` that does in the file's `config`.",
         )
     return axes
 
@@ -857,18 +856,9 @@ def lora_aliases(config: Any, names: Sequence[str]) -> Mapping[str, Target]:
     return weights_alone(targets, names)
 
 
-def lora_parts(config: Any, names: Sequence[str]) -> Mapping[str, Target]:  # noqa: ARG001
-    """`linear1_qkv`: the part of `linear1` that makes q, k and v."""
-    width = config.hidden_size
-    return {
-        f"single_blocks.{number}.linear1_qkv": Part(f"single_blocks.{number}.linear1.weight", 0, 3 * width)
-        for number in range(config.depth_single_blocks)
-    }
-
-
 LORA = LoraNames(
-    lora_aliases, ("transformer.{dots}", "lycoris_{flat}", "lora_transformer_{flat}"), parts=lora_parts,
-    signs=("double_blocks_", "single_blocks_", "single_transformer_blocks_"),
+    lora_aliases, ("transformer.{dots}", "lycoris_{flat}", "lora_transformer_{flat}"), parts=parts,
+    signs=("double_blocks_", "single_blocks_", "single_transformer_blocks_"), layouts=LAYOUTS,
 )  # fmt: skip
 
 # -- the families -----------------------------------------------------------------------------------------------------
@@ -911,6 +901,12 @@ def concat(config: FluxConfig) -> tuple[str, ...]:
     if extra <= 0:
         return ()
     return ("scaled_image",) if extra <= 2 * config.out_channels else ("scaled_image", "pixel_mask")
+
+
+def grown(config: FluxConfig, shapes: Shapes) -> FluxConfig:
+    """The config with as many input channels as a LoRA has given the first layer."""
+    width = shapes.get("img_in.weight", (0, 0))[1]
+    return replace(config, in_channels=max(width // config.patch_size**2, config.in_channels))
 
 
 def conditions_of(guidance: float) -> Callable[[BaseModel, Mapping[str, Any]], dict[str, Any]]:
@@ -970,6 +966,7 @@ FLUX = Family(
     vector=lambda model, entries: entries.get("pooled_output"),  # noqa: ARG005
     context_width=lambda config: config.context_in_dim,
     concat=concat,
+    grown=grown,
     diffusers=DiffusersLayout(
         (
             has("x_embedder.weight"),

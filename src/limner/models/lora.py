@@ -9,6 +9,7 @@ from typing import Any
 from limner.errors import BadInput
 from limner.models.clip import CLIP
 from limner.models.detect import families
+from limner.models.lora_files import under_known_names
 from limner.models.lora_keys import text_names
 from limner.models.model import Model
 from limner.weights import CheckpointHeader, files, read_adapters
@@ -41,7 +42,7 @@ def load_lora(
     manager = model or clip
     if manager is None:
         return None, None
-    header = files.header(path, use_mmap=not manager.memory.settings.disable_mmap)
+    header = under_known_names(files.header(path, use_mmap=not manager.memory.settings.disable_mmap))
     found = _found(header, model, clip)
     if len(found.unused) == len(header) and not (clip is None and _of_text(header)):
         raise of_another(header, model)
@@ -52,6 +53,7 @@ def add_lora(
     header: CheckpointHeader, model: Model | None, clip: CLIP | None, strength_model: float, strength_clip: float
 ) -> tuple[Model | None, CLIP | None]:
     """The same of tensors that have been read; where nothing belongs to either, there is a warning and no error."""
+    header = under_known_names(header)
     return _with(_found(header, model, clip), header, model, clip, strength_model, strength_clip)
 
 

@@ -18,6 +18,7 @@ from limner.errors import BadInput
 from limner.memory import MemoryManager, loading
 from limner.models.base import BaseModel
 from limner.models.family import Family
+from limner.models.lora_files import under_known_names
 from limner.models.lora_keys import diffusion_names
 from limner.models.patcher import ModelPatcher, put_attribute
 from limner.sampling.latent import LatentFormat
@@ -69,6 +70,16 @@ class Model(ModelPatcher):
     @patches.setter
     def patches(self, value: Patches | Mapping[str, Sequence[Any]]) -> None:
         self.source = self.source.with_patches(Patches.of(value))
+
+    @property
+    def patched_config(self) -> Any:
+        """The network's dimensions with the weights that patches have made larger."""
+        grown = self.patches.shapes()
+        if not grown:
+            return self.config
+        return self.family.grown(
+            self.config, {name.removeprefix(self.source.prefix): shape for name, shape in grown.items()}
+        )
 
     @property
     def load_device(self) -> torch.device:
@@ -165,7 +176,7 @@ class Model(ModelPatcher):
 
     def lora_patches(self, lora: Mapping[str, Tensor]) -> Mapping[Any, Adapter]:
         """The changes that a LoRA's tensors make to it, by weight."""
-        return read_adapters(CheckpointHeader.of(lora), self.lora_names()).adapters
+        return read_adapters(under_known_names(CheckpointHeader.of(lora)), self.lora_names()).adapters
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, Adapter]:
         """Its patched weights as patches for another model: `other.add_patches(these, ratio, 1 - ratio)` merges."""

@@ -126,6 +126,10 @@ class Patches:
         """Each weight with its patches."""
         return ((key, self[key]) for key in self)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of those weights that become larger."""
+        return {patch.key: patch.adapter.shape for patch in self.entries if patch.adapter.shape is not None}
+
     def key_digest(self, key: str) -> str:
         """The digest of one weight's patches alone."""
         return Patches(self.by_key.get(key, ())).digest

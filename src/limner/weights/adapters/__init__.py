@@ -28,9 +28,13 @@ class AdapterKind(Protocol):
 
 
 class Adapter(ABC):
-    """A change of one weight, as a frozen value. `identity` names its numbers, for digests."""
+    """A change of one weight, as a frozen value. `identity` names its numbers, for digests.
+
+    shape: the larger one that the weight gets first, where the change is of such a one.
+    """
 
     identity: str
+    shape: tuple[int, ...] | None = None
 
     @abstractmethod
     def patched(self, weight: Tensor, strength: float) -> Tensor:
