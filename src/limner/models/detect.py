@@ -29,7 +29,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Near:
-    """How close a family came."""
+    """How close a family came. found, wanted: of the marks that something is there; missing: of all marks."""
 
     family: str
     found: int
@@ -87,20 +87,22 @@ def from_diffusers(diffusion: CheckpointHeader) -> CheckpointHeader:
 
 
 def nearest(diffusion: CheckpointHeader) -> Sequence[Near]:
-    """All families, the closest first."""
+    """All families, the closest first. What is not there, as in most files, brings none of them closer."""
     found = []
     for family in families().values():
         missing = tuple(mark.name for mark in family.marks if not mark.test(diffusion))
-        found.append(Near(family.title, len(family.marks) - len(missing), len(family.marks), missing))
-    return sorted(found, key=lambda near: len(near.missing))
+        there = [mark.name for mark in family.marks if not mark.name.startswith("no ")]
+        found.append(Near(family.title, len(set(there) - set(missing)), len(there), missing))
+    return sorted(found, key=lambda near: (near.found == 0, len(near.missing)))
 
 
 def unknown_family(header: CheckpointHeader, near: Sequence[Near]) -> BadInput:
     """No family claims this file: say what was seen and what to do."""
     best = near[0]
+    closest = f"Closest is {best.family} ({best.found} of {best.wanted} marks; lacking: {', '.join(best.missing[:3])})."
     return BadInput(
         f"{header.path.name}: {len(header)} tensors, but no known diffusion model.",
-        why=f"Closest is {best.family} ({best.found} of {best.wanted} marks; lacking: {', '.join(best.missing[:3])}).",
+        why=closest if 2 * best.found >= best.wanted else "No known family has tensors of such names.",
         do=_what_it_may_be(header),
     )
 
@@ -109,7 +111,7 @@ def _what_it_may_be(header: CheckpointHeader) -> str:
     names = list(header)
     if any("lora_" in name or ".lora" in name for name in names):
         return "It is a LoRA: load it with Load LoRA."
-    if any(name.startswith(("text_model.", "encoder.block.")) for name in names):
+    if any(name.startswith(("text_model.", "encoder.block.", "model.layers.")) for name in names):
         return "It is a text encoder: load it with Load CLIP."
     if any(name.startswith(("decoder.", "encoder.down", "taesd_decoder.")) for name in names):
         return "It is a VAE: load it with Load VAE."
