@@ -77,6 +77,15 @@ def test_the_model_before_it_stays_as_it_was(tmp_path, model):
             assert network.img_in.weight.shape[1] == columns
 
 
+def test_a_control_lora_without_strength_makes_nothing_larger(model):
+    lora = under_known_names(CheckpointHeader.of(control_lora()))
+    changed = model.clone()
+    changed.add_patches(changed.lora_patches({name: lora.tensor(name) for name in lora}), 0.0)
+    assert changed.model.concat_keys == ()
+    with torch.inference_mode(), changed.loaded() as network:
+        assert torch.equal(network(**inputs()), output(tiny_flux()))
+
+
 class Autoencoder:
     """One whose latents are noise of the picture's size."""
 

@@ -617,6 +617,7 @@ FAMILY = Family(
     conditions=conditions,
     context_width=lambda config: config.joint_attention_dim,
     lora=LoraNames(own=("{dots}", "transformer.{dots}", "lycoris_{flat}"), signs=("_img_mlp_net_", "_img_mod_1")),
+    legacy=lambda config: {"image_model": "qwen_image"},  # noqa: ARG005
     dtypes=(torch.bfloat16, torch.float32),
     memory_factor=1.8,
 )

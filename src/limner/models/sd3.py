@@ -593,5 +593,10 @@ FAMILY = Family(
         ("transformer.{dots}", "base_model.model.{dots}", "lora_transformer_{flat}", "lycoris_{flat}"),
         signs=("joint_blocks_",),
     ),
+    legacy=lambda config: {
+        "input_size": None,
+        "pos_embed_scaling_factor": None,
+        "num_patches": config.pos_embed_max_size**2,
+    },
     memory_factor=1.2,
 )

@@ -128,7 +128,8 @@ class Patches:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of those weights that become larger."""
-        return {patch.key: patch.adapter.shape for patch in self.entries if patch.adapter.shape is not None}
+        growing = (patch for patch in self.entries if patch.strength and patch.offset is None)
+        return {patch.key: patch.adapter.shape for patch in growing if patch.adapter.shape is not None}
 
     def key_digest(self, key: str) -> str:
         """The digest of one weight's patches alone."""

@@ -31,6 +31,8 @@ def test_a_loaded_transformer_is_one_by_comfyuis_names(tmp_path, kind):
     assert all(isinstance(block, getattr(names, block_name)) for block in getattr(network, blocks))
     assert isinstance(model.model.model_config, getattr(comfy.supported_models, family))
     assert not isinstance(model.model.model_config, comfy.supported_models.SD15)
+    found = [one.__name__ for one in comfy.supported_models.models if one.matches(model.model.model_config.unet_config)]
+    assert found == [family]
 
 
 @pytest.mark.usefixtures("base")
