@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from limner.errors import BadInput
 from limner.models.load import model_of
 from limner.models.lora import load_lora
 from limner.models.lora_files import under_known_names
@@ -84,6 +85,24 @@ def test_a_control_lora_without_strength_makes_nothing_larger(model):
     assert changed.model.concat_keys == ()
     with torch.inference_mode(), changed.loaded() as network:
         assert torch.equal(network(**inputs()), output(tiny_flux()))
+
+
+def test_a_control_lora_for_a_model_that_cannot_be_shown_more_is_refused(tmp_path, model):
+    fill = model_of(CheckpointHeader.of(tiny_flux(in_channels=96).state_dict(), CONFIG), memory())
+    with pytest.raises(BadInput, match=r"makes diffusion_model.img_in.weight \[64, 128\] large, in this Flux Fill"):
+        loaded(tmp_path, fill, control_lora())
+    lora = {
+        "diffusion_model.txt_in.reshape_weight": torch.tensor([64, 30]),
+        "diffusion_model.txt_in.lora_A.weight": torch.zeros(RANK, 30),
+        "diffusion_model.txt_in.lora_B.weight": torch.zeros(64, RANK),
+    }
+    with pytest.raises(BadInput, match=r"txt_in.weight \[64, 30\] large, in this Flux model it is \[64, 20\]"):
+        loaded(tmp_path, model, lora)
+
+
+def test_a_control_lora_may_be_added_to_a_model_that_is_shown_a_picture_already(tmp_path):
+    canny = model_of(CheckpointHeader.of(tiny_flux(in_channels=32).state_dict(), CONFIG), memory())
+    assert loaded(tmp_path, canny, control_lora()).model.concat_keys == ("scaled_image",)
 
 
 class Autoencoder:

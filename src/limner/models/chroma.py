@@ -222,6 +222,7 @@ FAMILY = replace(
     conditions=conditions_of(0.0),
     vector=Family.vector,
     concat=Family.concat,
+    grown=Family.grown,
     diffusers=DiffusersLayout(
         (
             has("x_embedder.weight"),

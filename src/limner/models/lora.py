@@ -70,12 +70,26 @@ def _with(
     if model is not None and strength_model:
         new_model = model.clone()
         new_model.add_patches(found.adapters, strength_model)
+        _refuse_growth(header, new_model)
     if clip is not None and strength_clip:
         new_clip = clip.clone()
         new_clip.add_patches(found.adapters, strength_clip)
     if found.unused and ((model is not None and clip is not None) or len(found.unused) == len(header)):
         _warn(header, found.unused)
     return new_model, new_clip
+
+
+def _refuse_growth(header: CheckpointHeader, model: Model) -> None:
+    """Raise BadInput where a LoRA makes a weight larger of a model that cannot be shown more."""
+    for key, size in model.patches.shapes().items():
+        own = model.source.tensors[key.removeprefix(model.source.prefix)].shape
+        if size != own and model.patched_config == model.config:
+            raise BadInput(
+                f"{header.path.name} makes {key} {list(size)} large, in this {model.family.title} model it is "
+                f"{list(own)}.",
+                why="It is made for a model that is shown another number of channels.",
+                do="Choose the model that it was made for.",
+            )
 
 
 def _warn(header: CheckpointHeader, unused: tuple[str, ...]) -> None:
