@@ -54,7 +54,7 @@ def test_odd_sides_are_continued_from_the_other_edge() -> None:
 @torch.inference_mode()
 def test_a_pixel_depends_on_its_own_value_and_its_place() -> None:
     network = small(nerf_conv=False)
-    x, time, context = inputs()
+    x, _, _ = inputs()
     said = torch.randn(2 * 6, 64).view(2, 6, 64)
     flat = network.field(torch.full_like(x, 0.5), said, {})
     assert flat[0, :, :4, :4].flatten(1).std(dim=1).min() > 0  # equal pixels of a patch differ by their places

@@ -85,7 +85,11 @@ class NerfEmbedder(nn.Module):
         return self.embedder(torch.cat((pixels, places.expand(len(pixels), -1, -1)), dim=-1))
 
     def places(self, side: int, device: torch.device) -> Tensor:
-        """cos(π · row · i) · cos(π · column · j) / (1 + i · j), rows and columns from 0 to 1: (1, P, frequencies²)."""
+        """cos(π · row · i) · cos(π · column · j) / (1 + i · j), rows and columns from 0 to 1: (1, P, frequencies²).
+
+        Frequencies i of rows change slowest. The paper does not say which change slowest, and no published result was
+        at hand to hold it against.
+        """
         place = torch.linspace(0, 1, side, device=device)
         frequency = torch.arange(self.max_freqs, dtype=torch.float32, device=device)
         waves = torch.cos(math.pi * place[:, None] * frequency)
