@@ -140,6 +140,13 @@ def test_a_lora_of_other_text_encoders_is_refused(tmp_path, parts):
             load_lora(path, model, parts.clip, 1.0, 1.0)
 
 
+def test_a_kind_of_change_that_is_not_known_is_told_apart_from_another_family(tmp_path, parts):
+    path = lora(tmp_path, {f"{UNET_NAMES['kohya']}.hada_w1_x": torch.zeros(2, 2)})
+    with pytest.raises(BadInput, match="is of a kind that is known") as caught:
+        load_lora(path, parts.model, parts.clip, 1.0, 1.0)
+    assert "ends in .hada_w1_x." in caught.value.why
+
+
 def test_an_empty_lora_is_refused(tmp_path, parts):
     with pytest.raises(BadInput, match="holds no tensors"):
         load_lora(lora(tmp_path, {}), parts.model, parts.clip, 1.0, 1.0)

@@ -45,7 +45,7 @@ def load_lora(
     header = under_known_names(files.header(path, use_mmap=not manager.memory.settings.disable_mmap))
     found = _found(header, model, clip)
     if len(found.unused) == len(header) and not (clip is None and _of_text(header)):
-        raise of_another(header, model)
+        raise _of_another_kind(header, model, clip) or of_another(header, model)
     return _with(found, header, model, clip, strength_model, strength_clip)
 
 
@@ -58,8 +58,11 @@ def add_lora(
 
 
 def _found(header: CheckpointHeader, model: Model | None, clip: CLIP | None) -> AdapterFile:
-    keys = (model_keys(model) if model is not None else {}) | (clip_keys(clip) if clip is not None else {})
-    return read_adapters(header, keys)
+    return read_adapters(header, _keys(model, clip))
+
+
+def _keys(model: Model | None, clip: CLIP | None) -> dict[str, Any]:
+    return (model_keys(model) if model is not None else {}) | (clip_keys(clip) if clip is not None else {})
 
 
 def _with(
@@ -105,6 +108,21 @@ _OF_TEXT = ("lora_te", "lora_prior_te", "text_encoder")
 def _of_text(header: CheckpointHeader) -> bool:
     """Whether all of a LoRA's tensors are text encoders'."""
     return len(header) > 0 and all(name.startswith(_OF_TEXT) for name in header)
+
+
+def _of_another_kind(header: CheckpointHeader, model: Model | None, clip: CLIP | None) -> BadInput | None:
+    """What to say of a file that changes weights of the model, but by a kind of change that is not known."""
+    keys = _keys(model, clip)
+    for name in header:
+        parts = name.split(".")
+        cuts = (cut for cut in range(len(parts) - 1, 0, -1) if ".".join(parts[:cut]) in keys)
+        if (cut := next(cuts, None)) is not None:
+            return BadInput(
+                f"{header.path.name}: none of its {len(header)} tensors is of a kind that is known.",
+                why=f"{name} is named after a weight of the model, but ends in .{'.'.join(parts[cut:])}.",
+                do="Use a LoRA of another kind: plain LoRA, DoRA and whole differences are known.",
+            )
+    return None
 
 
 def of_another(header: CheckpointHeader, model: Model | None) -> BadInput:
