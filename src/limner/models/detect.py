@@ -63,14 +63,24 @@ def diffusion_prefix(header: CheckpointHeader) -> str:
 def detect(header: CheckpointHeader) -> Match:
     """The family of a checkpoint or of a bare diffusion model, in the reference's or diffusers' layout.
 
-    Raises BadInput that names the nearest family when none matches.
+    Raises BadInput that names the nearest family when none matches, and both when two match that have nothing to do
+    with each other.
     """
     prefix = diffusion_prefix(header)
     diffusion = from_diffusers(header.select(prefix))
     matching = [family for family in families().values() if all(mark.test(diffusion) for mark in family.marks)]
     if not matching:
         raise unknown_family(header, nearest(diffusion))
-    return Match(max(matching, key=lambda family: len(family.marks)), prefix, diffusion)
+    best = max(matching, key=lambda family: len(family.marks))
+    told = {mark.name for mark in best.marks}
+    others = [family.title for family in matching if not told.issuperset(mark.name for mark in family.marks)]
+    if others:
+        raise BadInput(
+            f"{header.path.name} holds tensors of {best.title} and of {', '.join(others)}.",
+            why="A file has one diffusion model; which of them is meant cannot be told.",
+            do="Keep each model in a file of its own.",
+        )
+    return Match(best, prefix, diffusion)
 
 
 def from_diffusers(diffusion: CheckpointHeader) -> CheckpointHeader:

@@ -7,8 +7,10 @@ from math import prod
 from typing import Any
 
 from limner.errors import BadInput
-from limner.models.convert import is_diffusers_unet, vae_from_diffusers
-from limner.models.detect import Match, detect, diffusion_prefix, families
+from limner.models.control.load import detect as detect_control
+from limner.models.convert import is_diffusers_unet
+from limner.models.detect import Match, detect, diffusion_prefix
+from limner.models.load_vae import recognise
 from limner.models.metadata import overrides
 from limner.models.text.kinds import encoders, parts_of
 from limner.weights.header import CheckpointHeader
@@ -55,19 +57,51 @@ def _config(match: Match, header: CheckpointHeader) -> Any:
 
 
 def _kind(header: CheckpointHeader) -> str:
-    if match := _match(header):
-        layout = "diffusers" if is_diffusers_unet(header.select(match.prefix).tensors) else "reference"
-        variant = match.family.variant(config) if (config := _config(match, header)) is not None else None
-        return f"{match.family.title}{f' ({variant.title})' if variant else ''}, {layout} layout"
+    try:
+        match = detect(header)
+    except BadInput as error:
+        return _part_alone(header) or f"unknown. {error.why}"
+    variant = match.family.variant(config) if (config := _config(match, header)) is not None else None
+    return f"{match.family.title}{f' ({variant.title})' if variant else ''}, {_layout(match, header)} layout"
+
+
+def _part_alone(header: CheckpointHeader) -> str:
+    """What a file without a diffusion model is; "" where that is not known."""
     if any(".lora_" in name or ".lora." in name for name in header):
         return "LoRA"
     if parts := parts_of(header):
         return f"text encoder: {', '.join(part.kind.title for part in parts)}"
-    if "decoder.conv_in.weight" in vae_from_diffusers(header):
-        return "VAE"
-    if "taesd_decoder.1.weight" in header or "decoder_layers.1.weight" in header:
-        return "TAESD"
-    return f"unknown (families known: {', '.join(family.title for family in families().values())})"
+    for part in (header, *(header.select(prefix) for prefix in ("first_stage_model.", "vae."))):
+        if vae := _vae(part):
+            return vae
+    try:
+        kind, _ = detect_control(header)
+    except BadInput:
+        return ""
+    return kind.title
+
+
+def _vae(header: CheckpointHeader) -> str:
+    """The kind of an autoencoder and its latents; "" where the header is of none."""
+    match = recognise(header)
+    if match is None:
+        return ""
+    kind, part = match
+    try:
+        latent = kind.describe(kind.infer_config(part, overrides(header, "vae")))
+    except BadInput:
+        return f"VAE: {kind.title}"
+    return f"VAE: {kind.title}, {latent.channels} channels, {latent.downscale} pixels a cell"
+
+
+def _layout(match: Match, header: CheckpointHeader) -> str:
+    """Whose names the diffusion model's tensors have."""
+    part = header.select(match.prefix)
+    if part.tensors.keys() == match.diffusion.tensors.keys():
+        return "reference"
+    diffusers = match.family.diffusers
+    known = diffusers is not None and all(mark.test(part) for mark in diffusers.marks)
+    return "diffusers" if known or is_diffusers_unet(part.tensors) else "older"
 
 
 def _dtypes(header: CheckpointHeader) -> str:
@@ -88,7 +122,7 @@ def _parts(header: CheckpointHeader) -> list[str]:
         found += [
             _part("VAE", prefix, header)
             for prefix in match.family.vae_prefixes
-            if "decoder.conv_in.weight" in vae_from_diffusers(header.select(prefix))
+            if recognise(header.select(prefix)) is not None
         ]
     elif prefix := diffusion_prefix(header):
         found.append(_part("unknown diffusion model", prefix, header))
