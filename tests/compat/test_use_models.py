@@ -350,13 +350,12 @@ def test_the_text_encoders_of_sdxl_are_classes_that_nothing_here_is(parts: tuple
 
 
 def test_what_is_not_supported_yet_is_importable_and_says_so(base: Path) -> None:
-    import comfy.clip_vision
+    import comfy.sd
 
     from limner.errors import LimnerError
 
     with pytest.raises(LimnerError, match="not support"):
-        comfy.clip_vision.load("some.safetensors")
-    assert isinstance(comfy.clip_vision.Output, type)
+        comfy.sd.load_gligen("some.safetensors")
 
 
 async def test_a_sampler_that_a_pack_adds_is_offered_and_run_by_the_built_in_node(base: Path) -> None:

@@ -13,7 +13,7 @@ from limner.nodes.compare import Comparison, compare, read
 
 DATA = Path(__file__).with_name("data")
 REFERENCE = read(DATA / "object_info.json.gz")
-LEAST = 297
+LEAST = 329
 """Nodes that were equal when this was last written: fewer is a loss. Raise it as nodes come."""
 
 

@@ -173,7 +173,7 @@ def clip_text(header: CheckpointHeader) -> CheckpointHeader:
         if name.endswith("position_ids") or name == "logit_scale":
             continue
         if name.startswith("transformer.resblocks."):
-            tensors |= _open_clip_layer(name, entry)
+            tensors |= _open_clip_layer(name, entry, "text_model")
         elif name in _OPEN_CLIP_ENDS:
             tensors[_OPEN_CLIP_ENDS[name]] = entry
         elif name == "text_projection":
@@ -185,14 +185,51 @@ def clip_text(header: CheckpointHeader) -> CheckpointHeader:
     return replace(header, tensors=tensors)
 
 
-def _open_clip_layer(name: str, entry: LazyTensor) -> Mapping[str, LazyTensor]:
+def _open_clip_layer(name: str, entry: LazyTensor, tower: str) -> Mapping[str, LazyTensor]:
     _, _, number, rest = name.split(".", 3)
-    root = f"text_model.encoder.layers.{number}"
+    root = f"{tower}.encoder.layers.{number}"
     module, _, leaf = rest.rpartition(".")
     if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
         leaf, rows = rest.rpartition("_")[2], entry.shape[0] // 3
         return {f"{root}.self_attn.{part}_proj.{leaf}": entry.narrow(i * rows, rows) for i, part in enumerate("qkv")}
     return {f"{root}.{_OPEN_CLIP.get(module, module)}.{leaf}": entry}
+
+
+_OPEN_CLIP_VISION = {
+    "class_embedding": "embeddings.class_embedding",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "conv1.weight": "embeddings.patch_embedding.weight",
+    "ln_pre.weight": "pre_layrnorm.weight",
+    "ln_pre.bias": "pre_layrnorm.bias",
+    "ln_post.weight": "post_layernorm.weight",
+    "ln_post.bias": "post_layernorm.bias",
+}
+_CLIP_VISION_ROOTS = ("vision_model.", "visual_projection.", "multi_modal_projector.")
+
+
+def clip_vision(header: CheckpointHeader) -> CheckpointHeader:
+    """A vision encoder under transformers' names, from those (`vision_model.` or not) or OpenCLIP's; nothing else.
+
+    OpenCLIP's `proj` is stored the other way round, so it is transposed. Index buffers are left out, and the pooling
+    head of SigLIP, which nobody reads.
+    """
+    part = header.select("visual.") if "visual.conv1.weight" in header else header
+    if "embeddings.patch_embedding.weight" in part:  # the tower alone
+        part = part.rename(lambda name: name if name.startswith(_CLIP_VISION_ROOTS) else f"vision_model.{name}")
+    tensors: dict[str, LazyTensor] = {}
+    for name, entry in part.tensors.items():
+        if name.startswith(_CLIP_VISION_ROOTS):
+            if not name.endswith("position_ids") and not name.startswith("vision_model.head."):
+                tensors[name] = entry
+        elif "conv1.weight" not in part:
+            continue
+        elif name.startswith("transformer.resblocks."):
+            tensors |= _open_clip_layer(name, entry, "vision_model")
+        elif name in _OPEN_CLIP_VISION:
+            tensors[f"vision_model.{_OPEN_CLIP_VISION[name]}"] = entry
+        elif name == "proj":
+            tensors["visual_projection.weight"] = entry.transpose()
+    return replace(header, tensors=tensors)
 
 
 def clip_to_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

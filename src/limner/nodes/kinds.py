@@ -9,8 +9,10 @@ from limner.graph import Kind
 if TYPE_CHECKING:
     from limner.models.autoencoder import VAE as AnyVAE  # noqa: N811
     from limner.models.clip import CLIP as AnyCLIP  # noqa: N811
+    from limner.models.clip_vision import ClipVision as AnyVision
     from limner.models.control.base import ControlBase as AnyControl
     from limner.models.model import Model as AnyModel
+    from limner.models.style_models import StyleModel as AnyStyle
     from limner.nodes.surfaces import Mesh as AnyMesh
     from limner.nodes.surfaces import Voxel as AnyVoxel
     from limner.sampling.custom import EmptyNoise, RandomNoise
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     AnyNoise = EmptyNoise | RandomNoise
 else:
     # annotations are read at run time, and schemas need no network code
-    AnyHooks = AnyKeyframes = AnyControl = Any
+    AnyHooks = AnyKeyframes = AnyControl = AnyVision = AnyStyle = Any
     AnyVAE = AnyCLIP = AnyModel = AnyAudio = AnyVideo = AnyVoxel = AnyMesh = AnyNoise = AnyGuider = AnySampler = (
         AnyOperation
     ) = Any
@@ -40,8 +42,12 @@ CONTROL_NET = Annotated[AnyControl, Kind("CONTROL_NET")]
 """A ControlNet or T2I adapter."""
 MODEL_PATCH = Annotated[Any, Kind("MODEL_PATCH")]
 """A small network that computes inside a diffusion model: `limner.models.model_patches.ModelPatch`."""
+CLIP_VISION = Annotated[AnyVision, Kind("CLIP_VISION")]
+"""A vision encoder."""
 CLIP_VISION_OUTPUT = Annotated[Any, Kind("CLIP_VISION_OUTPUT")]
 """What a vision encoder says of a picture."""
+STYLE_MODEL = Annotated[AnyStyle, Kind("STYLE_MODEL")]
+"""What makes tokens of what a vision encoder says."""
 NOISE = Annotated[AnyNoise, Kind("NOISE")]
 """Where a sampling's first noise comes from."""
 GUIDER = Annotated[AnyGuider, Kind("GUIDER")]

@@ -10,7 +10,7 @@ import torch
 from limner.graph import Choice, Float, Int, Latent, node
 from limner.nodes.kinds import MODEL
 from limner.nodes.sigmas import token_count
-from limner.sampling.latent import LatentFormat
+from limner.sampling.latent_formats import FORMATS
 from limner.sampling.model_sampling import ModelSampling, make_sampling
 from limner.sampling.schedules import token_shift
 
@@ -28,14 +28,8 @@ CONTINUOUS = {
     "eps": "eps_edm",
     "cosmos_rflow": "cosmos_rf",
 }
-# Li et al. 2024, "Playground v2.5": the statistics its latents are normalised by.
-PLAYGROUND = LatentFormat(
-    scale_factor=0.5,
-    mean=(-1.6574, 1.886, -1.383, 2.5155),
-    std=(8.4927, 5.9022, 6.5498, 5.2299),
-    preview="SDXL_Playground_2_5",
-    taesd="taesdxl_decoder",
-)
+PLAYGROUND = FORMATS["SDXL_Playground_2_5"]
+"""Li et al. 2024: its latents are normalised by their own statistics."""
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 

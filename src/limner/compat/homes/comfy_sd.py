@@ -16,12 +16,15 @@ from limner.compat.homes._services import memory, vocabularies
 from limner.compat.homes.comfy_text import t5_xxl_detect
 from limner.compat.homes.not_yet import missing
 from limner.compat.homes.stands_for import StandsFor
-from limner.models import load, load_text, load_vae, replaced, saving
+from limner.models import load, load_text, load_vae, replaced, saving, style_models
 from limner.models.autoencoder import VAE as OwnVAE  # noqa: N811 - a class
 from limner.models.clip import CLIP as OwnCLIP  # noqa: N811
 from limner.models.control.load import read_controlnet
 from limner.models.load import from_state as _from_state
+from limner.models.load_vision import clip_vision_beside
 from limner.models.lora import add_lora
+from limner.models.reading import read_header
+from limner.models.style_models import StyleModel as OwnStyleModel
 from limner.models.text.kinds import parts_of
 from limner.weights import CheckpointHeader, save
 
@@ -98,11 +101,24 @@ class VAE(OwnVAE, metaclass=StandsFor):
         self.__dict__.update(made.__dict__)
 
 
-class StyleModel:
-    """A style model: not supported yet."""
+class StyleModel(OwnStyleModel, metaclass=StandsFor):
+    """A style model around a network; those that nodes hand on are instances too."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise missing("StyleModel", "style")
+    recognises = staticmethod(lambda instance: isinstance(instance, OwnStyleModel))
+
+    def __init__(self, model: Any, device: Any = "cpu") -> None:
+        del device
+        self._network = model
+
+    @property
+    def model(self) -> Any:
+        """The network."""
+        return self._network
+
+    def get_cond(self, input: Any) -> Tensor:  # noqa: A002 - the published name
+        """The tokens of what a vision encoder says."""
+        found: Tensor = self._network(input.last_hidden_state)
+        return found
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------
@@ -125,9 +141,10 @@ def load_checkpoint_guess_config(
     te_model_options: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any, Any, Any]:
     """(model, clip, vae, clipvision) of a checkpoint's file; what is not wanted, or not there, is None."""
-    del model_options, te_model_options, output_clipvision
+    del model_options, te_model_options
     parts = load.read_checkpoint(ckpt_path, memory(), _embeddings(embedding_directory), vocabularies())
-    return _wanted(parts, output_model, output_clip, output_vae)
+    header = read_header(ckpt_path, memory()) if output_clipvision else None
+    return _wanted(parts, output_model, output_clip, output_vae, header)
 
 
 def load_state_dict_guess_config(
@@ -142,13 +159,17 @@ def load_state_dict_guess_config(
     metadata: Mapping[str, str] | None = None,
 ) -> tuple[Any, Any, Any, Any]:
     """The same of a checkpoint's tensors."""
-    del model_options, te_model_options, output_clipvision
-    parts = _from_state(CheckpointHeader.of(sd, metadata), memory(), _embeddings(embedding_directory), vocabularies())
-    return _wanted(parts, output_model, output_clip, output_vae)
+    del model_options, te_model_options
+    header = CheckpointHeader.of(sd, metadata)
+    parts = _from_state(header, memory(), _embeddings(embedding_directory), vocabularies())
+    return _wanted(parts, output_model, output_clip, output_vae, header if output_clipvision else None)
 
 
-def _wanted(parts: Any, model: bool, clip: bool, vae: bool) -> tuple[Any, Any, Any, Any]:
-    return parts.model if model else None, parts.clip if clip else None, parts.vae if vae else None, None
+def _wanted(
+    parts: Any, model: bool, clip: bool, vae: bool, vision: CheckpointHeader | None
+) -> tuple[Any, Any, Any, Any]:
+    seen = None if vision is None else clip_vision_beside(vision, memory())
+    return parts.model if model else None, parts.clip if clip else None, parts.vae if vae else None, seen
 
 
 def load_checkpoint(
@@ -292,8 +313,8 @@ def load_bypass_lora_for_models(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
 
 
 def load_style_model(ckpt_path: Any) -> Any:
-    """A style model. Raises LimnerError: not supported yet."""
-    raise missing(f"load_style_model({ckpt_path})", "style")
+    """The style model of a file."""
+    return style_models.load_style_model(ckpt_path, memory())
 
 
 def load_gligen(ckpt_path: Any) -> Any:
