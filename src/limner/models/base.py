@@ -203,7 +203,9 @@ class BaseModel:
         return int(area * self.get_dtype().itemsize * 0.01 * self.memory_usage_factor * MIB)
 
     def process_latent_in(self, latent: Tensor) -> Tensor:
-        """Autoencoder space to model space."""
+        """Autoencoder space to model space. Raises BadInput for a latent of another autoencoder."""
+        if isinstance(self.latent_format, LatentFormat):  # packs bring their own
+            self.latent_format.refuse_other(latent)
         return self.latent_format.process_in(latent)
 
     def process_latent_out(self, latent: Tensor) -> Tensor:

@@ -35,7 +35,11 @@ def concat_cond(
     mask of the picture's own resolution, 64 channels). concat_latent_image: in the autoencoder's space; latent_image:
     in the model's, taken where there is none. A mask wins over `denoise_mask`; without any, everything is painted, over
     grey where the mask has one channel.
+
+    Raises BadInput for a picture that another autoencoder encoded.
     """
+    if concat_latent_image is not None:
+        latent_format.refuse_other(concat_latent_image)
     mask = denoise_mask if concat_mask is None else concat_mask
     if kinds[0] in ("image", "scaled_image"):
         picture = torch.zeros_like(noise) if concat_latent_image is None else concat_latent_image

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limner.errors import BadInput
 from limner.sampling import ksampler
 from limner.sampling.condition_values import repeat_to_batch
 from limner.sampling.ksampler import Conditioning, KSampler
+from limner.sampling.latent import LatentFormat
 from limner.sampling.sampler import Callback
 
 
@@ -83,7 +83,8 @@ def sample_custom(
 def fix_empty_latent_channels(model: Any, latent_image: Tensor) -> Tensor:
     """A blank latent gets the model's channel count, and any latent its time axis.
 
-    Raises BadInput for a latent that is not blank and has another channel count.
+    Raises BadInput for a latent that is not blank and has another channel count, and for one of videos where the model
+    has none.
     """
     if getattr(latent_image, "is_nested", False):
         return latent_image
@@ -91,14 +92,10 @@ def fix_empty_latent_channels(model: Any, latent_image: Tensor) -> Tensor:
         model.get_model_object("latent_format") if not hasattr(model, "latent_format") else model.latent_format
     )
     channels = getattr(latent_format, "channels", None) or latent_format.latent_channels
+    dims = getattr(latent_format, "dims", None) or latent_format.latent_dimensions
     if latent_image.shape[1] != channels:
         if latent_image.any():
-            raise BadInput(
-                f"The latent has {latent_image.shape[1]} channels, this model's have {channels}.",
-                why="It was encoded for another model family.",
-                do="Encode the picture with this model's VAE, or start from an empty latent.",
-            )
+            LatentFormat(channels=channels, dims=dims).refuse_other(latent_image)
         latent_image = repeat_to_batch(latent_image, channels, dim=1)
-    if (getattr(latent_format, "dims", None) or latent_format.latent_dimensions) == 3 and latent_image.ndim == 4:
-        latent_image = latent_image.unsqueeze(2)
-    return latent_image
+    LatentFormat(channels=channels, dims=dims).refuse_other(latent_image)
+    return latent_image.unsqueeze(2) if dims == 3 and latent_image.ndim == 4 else latent_image

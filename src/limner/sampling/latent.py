@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limner.errors import BadInput
+
 
 @cache
 def preview_table() -> dict[str, dict[str, Any]]:
@@ -44,6 +46,20 @@ class LatentFormat:
     preview: str | None = None
     taesd: str | None = None
     clean_inpaint: bool = False
+
+    def refuse_other(self, latent: Tensor) -> None:
+        """Raise BadInput for a latent (B, C, …) of another space: of other channels, or of videos where it has none."""
+        if latent.shape[1] != self.channels:
+            found, own = f"{latent.shape[1]} channels", str(self.channels)
+        elif latent.ndim > self.dims + 2:
+            found, own = f"{latent.ndim} axes, as those of videos have", f"{self.dims + 2}"
+        else:
+            return
+        raise BadInput(
+            f"The latent has {found}, this model's have {own}.",
+            why="It was encoded for another model family.",
+            do="Encode the picture with this model's VAE, or start from an empty latent.",
+        )
 
     def process_in(self, latent: Tensor) -> Tensor:
         """Autoencoder space to model space; latent is (B, C, ...) with any number of spatial axes."""

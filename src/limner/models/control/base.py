@@ -262,7 +262,15 @@ class ControlBase:
         hint = common_upscale(self.cond_hint_original, width, height, self.upscale_algorithm, "center")
         hint = self.preprocess_image(hint)
         if self.latent_format is not None:
-            hint = self.latent_format.process_in(self._encoded(hint.movedim(1, -1)))
+            hint = self._encoded(hint.movedim(1, -1))
+            if hint.shape[1] != self.latent_format.latent_channels:
+                raise BadInput(
+                    f"The ControlNet follows latents of {self.latent_format.latent_channels} channels, the VAE's have "
+                    f"{hint.shape[1]}.",
+                    why="They were made for different model families.",
+                    do="Use a ControlNet for the model's family, and the model's VAE.",
+                )
+            hint = self.latent_format.process_in(hint)
         if self.concat_mask:
             hint = self._with_masks(hint)
         return hint
