@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks import report
 from benchmarks._live_bytes import peak_of
-from limner.models.load_vae import autoencoders
+from limner.models.vae.kind import autoencoders
 from limner.models.vae.kl import KLConfig
 from limner.models.vae.taesd import TAESDConfig
 from limner.models.vae.wan import WanConfig

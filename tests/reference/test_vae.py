@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._live_bytes import peak_of
-from limner.models.load_vae import recognise
+from limner.models.vae.kind import recognise
 from limner.weights import CheckpointHeader
 from tests.reference.make import apart, seeded
 

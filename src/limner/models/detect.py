@@ -121,6 +121,8 @@ def _what_it_may_be(header: CheckpointHeader) -> str:
     names = list(header)
     if any("lora_" in name or ".lora" in name for name in names):
         return "It is a LoRA: load it with Load LoRA."
+    if any(name.startswith(("controlnet_", "control_model.", "input_hint_block.")) for name in names):
+        return "It is a ControlNet: load it with Load ControlNet Model."
     if any(name.startswith(("text_model.", "encoder.block.", "model.layers.")) for name in names):
         return "It is a text encoder: load it with Load CLIP."
     if any(name.startswith(("decoder.", "encoder.down", "taesd_decoder.")) for name in names):

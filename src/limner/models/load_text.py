@@ -19,7 +19,8 @@ from limner.models.text.kinds import EncoderKind, Special, encoders, parts_of
 from limner.models.text.networks import TextNetworks
 from limner.models.text.recipe import TextEncoding, TextPart
 from limner.models.text.tokenizer import OPTIONS, RowTokenizer
-from limner.models.text.vocabulary import INSTALLED, Vocabularies
+from limner.models.text.vocabulary import INSTALLED, Vocabularies, Vocabulary
+from limner.models.what import what_it_is
 from limner.weights import CheckpointHeader, NetworkSource
 from limner.weights.lazy import LazyTensor
 
@@ -105,8 +106,8 @@ def clip_of(
         if not parts:
             raise BadInput(
                 f"{header.path.name} is no text encoder that is known here.",
-                why=f"It was asked for as {type}; known are {_list(encoders())}.",
-                do="`limner inspect` says what the file is.",
+                why=f"Found: {what_it_is(header) or 'nothing that is known'}.",
+                do=f"Choose a text encoder for the type {type}: {_list(_titles(type)) or 'see the node'}.",
             )
         for part in parts:
             if part.kind.name in found:
@@ -152,6 +153,12 @@ def _encodings() -> list[TextEncoding]:
         if family.text is not None and all(family.text is not one for one in found):
             found.append(family.text)
     return found
+
+
+def _titles(type: str) -> list[str]:  # noqa: A002
+    """The text encoders that a loader's word means, for people."""
+    kinds = {name: None for encoding in _encodings() if type in encoding.types for name in sorted(encoding.kinds())}
+    return [encoders()[name].title for name in kinds]
 
 
 def _takes(encoding: TextEncoding, kinds: frozenset[str]) -> bool:
@@ -201,6 +208,7 @@ def _encoder(spec: TextPart, found: Found, config: Any, vocabularies: Vocabulari
 
     def make_tokenizer() -> RowTokenizer:
         vocabulary = vocabularies.find(found.kind.vocabulary, found.file, spec.encoder)
+        _refuse_larger(vocabulary, found, config)
         rows = spec.rows
         longest = getattr(config, "max_position_embeddings", None) or rows.max_length
         tokenizer = RowTokenizer(
@@ -217,6 +225,18 @@ def _encoder(spec: TextPart, found: Found, config: Any, vocabularies: Vocabulari
         return tokenizer.with_options(options)
 
     return TextEncoder(spec, found.kind, make_tokenizer, spec.settings.with_special(special))
+
+
+def _refuse_larger(vocabulary: Vocabulary, found: Found, config: Any) -> None:
+    """Raise BadInput where a vocabulary has tokens for which the encoder has no vectors: it is another encoder's."""
+    highest = max((token for token in vocabulary.entries().values() if token != found.kind.picture), default=0)
+    if highest >= config.vocab_size:
+        raise BadInput(
+            f"{found.file.path.name} has vectors for {config.vocab_size} tokens, the vocabulary that was found for it "
+            f"counts up to {highest}.",
+            why=f"It is the vocabulary of {found.kind.vocabulary.title}, and this encoder has one of its own.",
+            do=f"Put the encoder's own tokenizer.json into its file's metadata as {found.kind.name}.tokenizer_json.",
+        )
 
 
 def _options(file: CheckpointHeader, name: str) -> dict[str, Any]:

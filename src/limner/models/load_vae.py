@@ -1,44 +1,22 @@
-"""Files to VAE: which autoencoder they hold. The folder `vae` is the registry."""
+"""Files to VAE: which autoencoder they hold."""
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, partial
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from limner.errors import BadInput
 from limner.memory import MemoryManager
 from limner.models.autoencoder import VAE
 from limner.models.metadata import overrides, said
 from limner.models.reading import read_header
-from limner.models.vae.kind import AutoencoderKind
+from limner.models.vae.kind import recognise
+from limner.models.what import what_it_is
 from limner.weights import CheckpointHeader, LazyTensor, NetworkSource
-
-
-@cache
-def autoencoders() -> Mapping[str, AutoencoderKind]:
-    """Every kind of autoencoder by name: what the modules of the folder `vae` have as `AUTOENCODER`, one or several."""
-    package = import_module("limner.models.vae")
-    found: dict[str, AutoencoderKind] = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        offered = getattr(import_module(f"limner.models.vae.{module.name}"), "AUTOENCODER", ())
-        for kind in offered if isinstance(offered, tuple) else (offered,):
-            found[kind.name] = kind
-    return found
-
-
-def recognise(header: CheckpointHeader) -> tuple[AutoencoderKind, CheckpointHeader] | None:
-    """The kind that a bare autoencoder is of, with its header in the reference's names; None for an unknown one."""
-    matching = []
-    for kind in autoencoders().values():
-        converted = kind.convert(header)
-        if all(mark.test(converted) for mark in kind.marks):
-            matching.append((kind, converted))
-    return max(matching, key=lambda match: len(match[0].marks), default=None)
 
 
 def vae_in_checkpoint(header: CheckpointHeader, prefixes: Sequence[str], memory: MemoryManager) -> VAE:
@@ -61,10 +39,13 @@ def vae_of(header: CheckpointHeader, memory: MemoryManager, *, strict: bool = Tr
     for prefix in ("first_stage_model.", "vae."):
         if len(selected := header.select(prefix)):
             part = selected
-    vae = _vae(header, part, memory)
-    if strict:
-        vae.throw_exception_if_invalid()
-    return vae
+    if strict and recognise(part) is None:
+        raise BadInput(
+            f"{header.path.name} holds no VAE that is known here.",
+            why=f"Found: {what_it_is(header) or 'nothing that is known'}.",
+            do="Choose the file of an autoencoder, or a checkpoint that has one.",
+        )
+    return _vae(header, part, memory)
 
 
 def load_taesd(encoder: str | Path, decoder: str | Path, scale: float, shift: float, memory: MemoryManager) -> VAE:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from limner.memory import DefaultSettings, MemoryManager
 from limner.models.autoencoder import VAE
-from limner.models.load_vae import recognise, vae_of
+from limner.models.load_vae import vae_of
+from limner.models.vae.kind import recognise
 from limner.weights import CheckpointHeader
 from tests.golden.case import Case, Check, UnsupportedCaseError, unsupported
 

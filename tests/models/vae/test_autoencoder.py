@@ -7,8 +7,8 @@ import torch
 
 from limner.errors import BadInput
 from limner.models import autoencoder
-from limner.models.load_vae import autoencoders, recognise
 from limner.models.pixel_space import pixel_space
+from limner.models.vae.kind import autoencoders, recognise
 from limner.models.vae.kl import KLConfig
 from limner.weights import CheckpointHeader
 from tests.models.checkpoints import real_header

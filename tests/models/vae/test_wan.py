@@ -5,8 +5,7 @@ import torch
 
 from benchmarks._live_bytes import peak_of
 from limner.errors import BadInput
-from limner.models.load_vae import recognise
-from limner.models.vae.kind import Frames
+from limner.models.vae.kind import Frames, recognise
 from limner.models.vae.wan import CausalConv3d, RMSNorm, WanConfig
 from tests.models.checkpoints import real_header
 from tests.models.make import shapes_of

@@ -5,8 +5,11 @@ A kind is one file of this folder with an `AUTOENCODER`; nothing outside that fi
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -93,6 +96,28 @@ class AutoencoderKind:
     network: Callable[[Any], nn.Module]
     describe: Callable[[Any], Autoencoder]
     convert: Callable[[CheckpointHeader], CheckpointHeader] = lambda header: header
+
+
+@cache
+def autoencoders() -> Mapping[str, AutoencoderKind]:
+    """Every kind of autoencoder by name: what the modules of the folder `vae` have as `AUTOENCODER`, one or several."""
+    package = import_module("limner.models.vae")
+    found: dict[str, AutoencoderKind] = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        offered = getattr(import_module(f"limner.models.vae.{module.name}"), "AUTOENCODER", ())
+        for kind in offered if isinstance(offered, tuple) else (offered,):
+            found[kind.name] = kind
+    return found
+
+
+def recognise(header: CheckpointHeader) -> tuple[AutoencoderKind, CheckpointHeader] | None:
+    """The kind that a bare autoencoder is of, with its header in the reference's names; None for an unknown one."""
+    matching = []
+    for kind in autoencoders().values():
+        converted = kind.convert(header)
+        if all(mark.test(converted) for mark in kind.marks):
+            matching.append((kind, converted))
+    return max(matching, key=lambda match: len(match[0].marks), default=None)
 
 
 def encoded(network: nn.Module, pictures: Tensor) -> Tensor:
