@@ -45,11 +45,12 @@ class Graph:
 
 
 class Loaded(NamedTuple):
-    """What the loaders gave."""
+    """What the loaders gave. vision: a vision encoder, of a family that has one."""
 
     model: Link
     clip: Link
     vae: Link
+    vision: Link | None = None
 
 
 class Prepared(NamedTuple):
@@ -73,7 +74,7 @@ class Small:
     is, by name. diffusion: its network; marks: tensors beside it. text: the prefix of each text encoder in a checkpoint; `open_clip` says which of them it has in
     open_clip's layout. vae: prefix and name of its autoencoder; None for pixels. type: the loader's word for its text.
     encode: a prompt to conditioning. prepare: the loaded parts and both conditionings to what the sampler is given.
-    loader: of its checkpoint. extra: files beside it, path → network. side: of the picture that comes out. zeroed: what
+    vision: prefix of the vision encoder in its checkpoint, and that encoder. extra: files beside it, path → network. side: of the picture that comes out. zeroed: what
     it does not show is nothing, as a person would draw it whose prompt is costly. tolerance: mean absolute difference
     of pixels, of 255, that computing in bfloat16 may make.
     """
@@ -90,8 +91,8 @@ class Small:
     marks: Mapping[str, Tensor] = field(default_factory=dict)
     open_clip: frozenset[str] = frozenset()
     files: str = ""
-    loader: str = "CheckpointLoaderSimple"
     extra: Mapping[str, Part] = field(default_factory=dict)
+    vision: tuple[str, Part] | None = None
     side: int = SIDE
     zeroed: bool = False
     tolerance: float = 1.0
@@ -117,6 +118,11 @@ def write(small: Small, models: Path) -> None:
         config[kind] = encoder.config
         assert encoder.tokenizer is not None
         tokenizers[f"{kind}.tokenizer_json"] = encoder.tokenizer()
+    if small.vision is not None:
+        prefix, sees = small.vision
+        whole |= {prefix + name: value for name, value in sees.tensors().items()}
+        config["clip_vision"] = sees.config
+        _save(models / "clip_vision" / small.file, sees.tensors(), {"config": json.dumps(sees.config)})
     if small.vae is not None:
         prefix, name = small.vae
         whole |= {prefix + key: value for key, value in AUTOENCODERS[name].tensors().items()}
@@ -154,7 +160,9 @@ def _save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
 def from_checkpoint(graph: Graph, small: Small) -> Loaded:
     """Everything from one file."""
-    model, clip, vae = graph.outputs(small.loader, 3, ckpt_name=small.file)
+    if small.vision is not None:
+        return Loaded(*graph.outputs("unCLIPCheckpointLoader", 4, ckpt_name=small.file))
+    model, clip, vae = graph.outputs("CheckpointLoaderSimple", 3, ckpt_name=small.file)
     return Loaded(model, clip, vae if small.vae is not None else _pixels(graph))
 
 
@@ -170,7 +178,9 @@ def from_split_files(graph: Graph, small: Small) -> Loaded:
         clip = graph.add("TripleCLIPLoader", **{f"clip_name{n}": name for n, name in enumerate(names, 1)})
     if small.vae is None:
         return Loaded(model, clip, _pixels(graph))
-    return Loaded(model, clip, graph.add("VAELoader", vae_name=f"{small.vae[1]}.safetensors"))
+    vae = graph.add("VAELoader", vae_name=f"{small.vae[1]}.safetensors")
+    vision = None if small.vision is None else graph.add("CLIPVisionLoader", clip_name=small.file)
+    return Loaded(model, clip, vae, vision)
 
 
 def _pixels(graph: Graph) -> Link:

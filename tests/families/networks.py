@@ -19,18 +19,22 @@ from limner.models.detect import detect
 from limner.models.flux import Flux, FluxConfig
 from limner.models.qwen_image import QwenImageConfig, QwenImageTransformer2DModel
 from limner.models.sd3 import MMDiT, MMDiTConfig
+from limner.models.style_models import ReduxImageEncoder
 from limner.models.text.clip import CLIPText, CLIPTextConfig
 from limner.models.text.qwen25 import Qwen25Config, Qwen25Text
 from limner.models.text.t5 import T5Config, T5Text
 from limner.models.unet import UNet, UNetConfig
 from limner.models.vae.kl import AutoencoderKL, KLConfig
 from limner.models.vae.wan import WanConfig, WanVAE
+from limner.models.vision.transformer import VisionConfig, VisionTransformer
 from tests.models.checkpoints import real_header
 from tests.models.make import TINY_QWEN, tiny_bpe, tiny_words
 from tests.reference.make import seeded
 
 CLIP_L, CLIP_G, CLIP_H, T5, QWEN = 8, 12, 8, 32, 16
 """Width of a token's vector; a CLIP's pooled vector is as wide."""
+PICTURE = 12
+"""Width of the vector of a picture."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,30 @@ ENCODERS: Mapping[str, Part] = {
     "t5xxl": _t5(),
     "qwen25_7b": _qwen(),
 }
+
+# -- what pictures say ------------------------------------------------------------------------------------------------
+
+_VISION = VisionConfig(
+    hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, patch_size=4, image_size=16,
+    projection_dim=PICTURE, hidden_act="gelu",
+)  # fmt: skip
+_SIGLIP = replace(_VISION, class_token=False, projection_dim=None, hidden_act="gelu_pytorch_tanh")
+
+
+def vision() -> Part:
+    """CLIP's vision encoder of three layers, for pictures of 16 pixels."""
+    return Part(lambda: VisionTransformer(_VISION), {"num_attention_heads": 2})
+
+
+def siglip() -> Part:
+    """SigLIP of three layers, for pictures of 16 pixels."""
+    return Part(lambda: VisionTransformer(_SIGLIP), {"num_attention_heads": 2})
+
+
+def redux() -> Part:
+    """FLUX.1 Redux between that SigLIP and the small Flux."""
+    return Part(lambda: ReduxImageEncoder(_SIGLIP.hidden_size, T5, 24), {})
+
 
 # -- autoencoders -----------------------------------------------------------------------------------------------------
 

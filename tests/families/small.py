@@ -20,6 +20,7 @@ from tests.families.networks import (
     CLIP_H,
     CLIP_L,
     FLUX_SAYS,
+    PICTURE,
     QWEN_IMAGE,
     UNET_SAYS,
     Part,
@@ -28,7 +29,10 @@ from tests.families.networks import (
     flux,
     mmdit,
     qwen_image,
+    redux,
+    siglip,
     unet,
+    vision,
 )
 
 # -- what a prompt becomes --------------------------------------------------------------------------------------------
@@ -92,6 +96,9 @@ def blank(kind: str = "EmptyLatentImage") -> Prepare:
     return prepare
 
 
+TRANSFORMER = blank("EmptySD3LatentImage")
+
+
 def filled(graph: Graph, loaded: Loaded, positive: Link, negative: Link) -> Prepared:
     """InpaintModelConditioning with a picture and its hole."""
     pixels, mask = graph.outputs("LoadImage", 2, image="picture.png")
@@ -117,7 +124,25 @@ def with_reference(graph: Graph, loaded: Loaded, positive: Link, negative: Link)
     """ReferenceLatent with an encoded picture."""
     latent = graph.add("VAEEncode", pixels=picture(graph), vae=loaded.vae)
     edited = graph.add("ReferenceLatent", conditioning=positive, latent=latent)
-    return blank("EmptySD3LatentImage")(graph, loaded, edited, negative)
+    return TRANSFORMER(graph, loaded, edited, negative)
+
+
+def shown_a_picture(graph: Graph, loaded: Loaded, positive: Link, negative: Link) -> Prepared:
+    """unCLIPConditioning with what the vision encoder says of a picture."""
+    seen = graph.add("CLIPVisionEncode", clip_vision=loaded.vision, image=picture(graph), crop="center")
+    told = {"clip_vision_output": seen, "strength": 1.0, "noise_augmentation": 0.1}
+    shown = graph.add("unCLIPConditioning", conditioning=positive, **told)
+    return blank()(graph, loaded, shown, negative)
+
+
+def in_the_style(graph: Graph, loaded: Loaded, positive: Link, negative: Link) -> Prepared:
+    """StyleModelApply with what SigLIP says of a picture."""
+    encoder = graph.add("CLIPVisionLoader", clip_name="siglip.safetensors")
+    seen = graph.add("CLIPVisionEncode", clip_vision=encoder, image=picture(graph), crop="center")
+    model = graph.add("StyleModelLoader", style_model_name="redux.safetensors")
+    told = {"style_model": model, "clip_vision_output": seen, "strength": 1.0, "strength_type": "multiply"}
+    styled = graph.add("StyleModelApply", conditioning=positive, **told)
+    return TRANSFORMER(graph, loaded, styled, negative)
 
 
 def controlled(name: str, prepare: Prepare) -> Prepare:
@@ -154,12 +179,14 @@ def _first(name: str, prepare: Prepare | None = None, build: str | None = None, 
 
 
 def _second(
-    name: str, family: str, header: str, prepare: Prepare, vae: str = "sd", marks: Any = None, **changes: Any
+    name: str, family: str, header: str, prepare: Prepare, vae: str = "sd", build: str | None = None, **changes: Any
 ) -> Small:
     """Stable Diffusion 2, and its upscaler."""
+    marks, sees = changes.pop("marks", {}), changes.pop("vision", None)
     return Small(
-        name, (family, None), unet(header, context_dim=CLIP_H, **changes), {"clip_h": "cond_stage_model.model."},
-        ("first_stage_model.", vae), "stable_diffusion", plain_text, prepare, marks=marks or {}, open_clip=OPEN_CLIP,
+        name, (family, build), unet(header, context_dim=CLIP_H, **changes), {"clip_h": "cond_stage_model.model."},
+        ("first_stage_model.", vae), "stable_diffusion", plain_text, prepare, marks=marks, open_clip=OPEN_CLIP,
+        vision=sees,
     )  # fmt: skip
 
 
@@ -186,7 +213,7 @@ def _third(name: str, prepare: Prepare | None = None, **changes: Any) -> Small:
     extra, files = changes.pop("extra", {}), changes.pop("files", "")
     return Small(
         name, ("sd3", None), mmdit(**changes), _beside("clip_l", "clip_g", "t5xxl"), ("first_stage_model.", "sixteen"), "sd3",
-        sd3_text, prepare or blank("EmptySD3LatentImage"), extra=extra, files=files,
+        sd3_text, prepare or TRANSFORMER, extra=extra, files=files,
     )  # fmt: skip
 
 
@@ -195,7 +222,7 @@ def _flux(name: str, prepare: Prepare | None = None, family: str = "flux", **cha
     extra, files = changes.pop("extra", {}), changes.pop("files", "")
     return Small(
         name, (family, None), flux(**changes), _beside("clip_l", "t5xxl"), ("vae.", "sixteen"), "flux", flux_text,
-        prepare or blank("EmptySD3LatentImage"), cfg=1.0, extra=extra, files=files,
+        prepare or TRANSFORMER, cfg=1.0, extra=extra, files=files,
     )  # fmt: skip
 
 
@@ -204,7 +231,7 @@ def _qwen(name: str, encode: Encode, prepare: Prepare | None = None, **changes: 
     files, vae, extra = changes.pop("files", ""), changes.pop("vae", "wan"), changes.pop("extra", {})
     return Small(
         name, ("qwen_image", None), qwen_image(), _beside("qwen25_7b"), ("vae.", vae), "qwen_image", encode,
-        prepare or blank("EmptySD3LatentImage"), files=files, extra=extra, **changes,
+        prepare or TRANSFORMER, files=files, extra=extra, **changes,
     )  # fmt: skip
 
 
@@ -232,14 +259,14 @@ def _qwen_control() -> Part:
 
 EDM = {"edm_mean": seeded_tensor(1, 4, 1, 1), "edm_std": seeded_tensor(1, 4, 1, 1, seed=2).abs() + 1}
 VELOCITY = {"v_pred": torch.zeros(0)}
-TRANSFORMER = blank("EmptySD3LatentImage")
-
 SMALL = (
     _first("sd1"),
     _first("sd1_inpaint", filled, in_channels=9),
     _first("sd1_ip2p", beside_a_picture, "sd1_ip2p", in_channels=8),
     _second("sd2", "sd2", "sd21-v-unet", blank()),
     _second("sd2_v", "sd2", "sd21-v-unet", blank(), marks=VELOCITY),
+    _second("sd2_unclip", "sd2", "sd21-unclip-h-unet", shown_a_picture, build="sd2_unclip", adm_in_channels=2 * PICTURE,
+            vision=("embedder.model.visual.", vision())),
     _second("sd_x4", "sd_x4", "sd-x4-upscaler-unet", enlarged, "sd_x4"),
     _xl("sdxl", "sdxl-base-unet"),
     _xl("sdxl_control", "sdxl-base-unet", controlled("sdxl.safetensors", blank()),
@@ -264,6 +291,8 @@ SMALL = (
     _flux("flux_fill", filled, "flux_fill", in_channels=96),
     _flux("flux_kontext", with_reference, files="flux_dev"),
     _flux("flux_canny", beside_a_picture, in_channels=32),
+    _flux("flux_redux", in_the_style, files="flux_dev",
+          extra={"clip_vision/siglip.safetensors": siglip(), "style_models/redux.safetensors": redux()}),
     _flux("flux_control", controlled("flux.safetensors", TRANSFORMER), files="flux_dev",
           extra={"controlnet/flux.safetensors": _flux_control()}),
     Small("chroma", ("chroma", None), chroma(), _beside("t5xxl"), ("vae.", "sixteen"), "chroma", plain_text, TRANSFORMER),

@@ -53,6 +53,11 @@ def test_a_picture_is_the_same_from_one_file_and_from_several_and_nearly_so_in_b
     assert 0 < apart(found, half) < small.tolerance
     another = picture(servers.float32, workflow(small, from_split_files, "dog dog"))
     assert apart(found, another) > 0, "the prompt changes nothing"
+    if small.files:
+        plain = next(one for one in SMALL if one.name == small.files)
+        assert apart(found, picture(servers.float32, workflow(plain, from_checkpoint))) > 0, (
+            "what it is shown changes nothing"
+        )
 
 
 @pytest.mark.parametrize("small", SMALL, ids=lambda small: small.name)
