@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limner.memory.devices import has_native_bf16
+
 Call = Callable[[nn.Module], Any]
 
 
@@ -209,10 +211,13 @@ def sdxl(size: Size, dtype: torch.dtype) -> Pair:
 
     y = torch.cat((pooled, sines([0.0] * 6).expand(size.batch, -1).to(dtype)), dim=1)
     told = {"text_embeds": pooled, "time_ids": numbers}
+    # as the memory manager lays it out
+    layout = torch.channels_last if has_native_bf16() else torch.contiguous_format
+    laid_out = x.to(memory_format=layout)
     return Pair(
-        converted(theirs, dtype),
+        converted(theirs, dtype).to(memory_format=layout),  # type: ignore[call-overload]
         theirs,
-        lambda network: network(x, time, context=text, y=y),
+        lambda network: network(laid_out, time, context=text, y=y),
         lambda network: network(x, time, text, added_cond_kwargs=told, return_dict=False),
         size.batch * size.side**2 * first * dtype.itemsize,
     )

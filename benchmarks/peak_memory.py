@@ -146,7 +146,8 @@ def main() -> None:
     report_blocks()
     for family, make in FAMILIES.items():
         try:
-            pair = make(SIZE, DTYPE)
+            with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+                pair = make(SIZE, DTYPE)
         except ImportError:
             report("pass against diffusers", family=family, note="diffusers is not installed")
             continue
