@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks._live_bytes import peak_of
-from limner.models.load_vision import recognise
+from limner.models.vision.kind import recognise
 from limner.weights import CheckpointHeader
 from tests.reference.make import apart, seeded
 

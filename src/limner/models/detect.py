@@ -125,6 +125,8 @@ def _what_it_may_be(header: CheckpointHeader) -> str:
         return "It is a ControlNet: load it with Load ControlNet Model."
     if any(name.startswith(("text_model.", "encoder.block.", "model.layers.")) for name in names):
         return "It is a text encoder: load it with Load CLIP."
+    if any(name.startswith(("vision_model.", "visual.", "model.visual.")) for name in names):
+        return "It is a vision encoder: load it with Load CLIP Vision."
     if any(name.startswith(("decoder.", "encoder.down", "taesd_decoder.")) for name in names):
         return "It is a VAE: load it with Load VAE."
     return "If the model is new, open an issue with the output of `limner inspect --strip`."

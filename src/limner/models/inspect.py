@@ -9,6 +9,7 @@ from typing import Any
 from limner.errors import BadInput
 from limner.models.control.load import detect as detect_control
 from limner.models.detect import diffusion_prefix
+from limner.models.style_models import KINDS as STYLES
 from limner.models.text.kinds import encoders
 from limner.models.vae.kind import recognise
 from limner.models.what import config_of, match_of, nearest, what_it_is
@@ -43,6 +44,8 @@ def stripped(header: CheckpointHeader) -> dict[str, Any]:
 def _kind(header: CheckpointHeader) -> str:
     if known := what_it_is(header):
         return known
+    if style := next((kind.title for kind in STYLES if all(mark.test(header) for mark in kind.marks)), ""):
+        return style
     try:
         kind, _ = detect_control(header)
     except BadInput:

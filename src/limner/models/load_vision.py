@@ -1,48 +1,24 @@
-"""Files to ClipVision: which vision encoder they hold. The folder `vision` is the registry."""
+"""Files to ClipVision: which vision encoder they hold."""
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Mapping
-from functools import cache, partial
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 
 from limner.errors import BadInput
 from limner.memory import MemoryManager
 from limner.models.clip_vision import ClipVision
-from limner.models.convert import clip_vision
 from limner.models.metadata import overrides
 from limner.models.reading import read_header
-from limner.models.vision.kind import VisionKind
+from limner.models.vision.kind import PREFIXES, recognise
+from limner.models.what import what_it_is
 from limner.weights import CheckpointHeader, NetworkSource
-
-PREFIXES = ("", "model.visual.", "clip_vision.", "image_encoder.")
-"""What the names of an encoder's own file may begin with."""
 
 CHECKPOINT_PREFIXES = (
     "embedder.model.visual.", "conditioner.embedders.0.open_clip.model.visual.", "cond_stage_model.model.visual.",
     "clip_l_vision.",
 )  # fmt: skip
 """Where checkpoints that are shown pictures have their vision encoder: unCLIP, video, views of an object, cascades."""
-
-
-@cache
-def vision_encoders() -> Mapping[str, VisionKind]:
-    """Every kind of vision encoder by name: what the modules of the folder `vision` have as `VISION`."""
-    package = import_module("limner.models.vision")
-    modules = [import_module(f"limner.models.vision.{one.name}") for one in pkgutil.iter_modules(package.__path__)]
-    kinds = [module.VISION for module in modules if isinstance(getattr(module, "VISION", None), VisionKind)]
-    return {kind.name: kind for kind in kinds}
-
-
-def recognise(header: CheckpointHeader) -> tuple[VisionKind, CheckpointHeader] | None:
-    """The kind of a vision encoder, with its header in transformers' names; None for an unknown one."""
-    part = clip_vision(header)
-    matching = [kind for kind in vision_encoders().values() if all(mark.test(part) for mark in kind.marks)]
-    if not matching:
-        return None
-    return max(matching, key=lambda kind: len(kind.marks)), part
 
 
 def load_clip_vision(path: str | Path, memory: MemoryManager) -> ClipVision:
@@ -58,7 +34,7 @@ def clip_vision_of(header: CheckpointHeader, memory: MemoryManager) -> ClipVisio
             return found
     raise BadInput(
         f"{header.path.name}: {len(header)} tensors, but no known vision encoder.",
-        why="CLIP's and SigLIP's are known, in the names of transformers or OpenCLIP.",
+        why=f"Found: {what_it_is(header) or 'nothing that is known'}.",
         do="Choose a CLIP vision file, such as clip_vision_h or sigclip_vision_patch14_384.",
     )
 

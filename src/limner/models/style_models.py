@@ -23,6 +23,7 @@ from limner.models.layers.attention import attention
 from limner.models.layers.shapes import Shapes, count, shape
 from limner.models.reading import read_header
 from limner.models.text.clip import quick_gelu
+from limner.models.what import what_it_is
 from limner.weights import CheckpointHeader, NetworkSource
 from limner.weights.ops import LayerNorm, Linear, cast
 
@@ -194,8 +195,8 @@ def style_model_of(header: CheckpointHeader, memory: MemoryManager) -> StyleMode
     if kind is None:
         raise BadInput(
             f"{header.path.name}: {len(header)} tensors, but no known style model.",
-            why=f"{' and '.join(one.title for one in KINDS)} are known.",
-            do="Choose a style model, such as flux1-redux-dev.",
+            why=f"Found: {what_it_is(header) or 'nothing that is known'}.",
+            do=f"Choose a file of {' or '.join(one.title for one in KINDS)}, such as flux1-redux-dev.",
         )
     source = NetworkSource("style model", kind.of(header.shapes()), header.tensors, header.identity)
     return StyleModel(source, memory, header.path.name)

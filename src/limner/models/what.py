@@ -10,6 +10,8 @@ from limner.models.detect import Match, detect
 from limner.models.metadata import overrides
 from limner.models.text.kinds import parts_of
 from limner.models.vae.kind import recognise
+from limner.models.vision.kind import PREFIXES as VISION_PREFIXES
+from limner.models.vision.kind import recognise as recognise_vision
 from limner.weights.header import CheckpointHeader
 
 
@@ -23,7 +25,10 @@ def what_it_is(header: CheckpointHeader) -> str:
     if parts := parts_of(header):
         return f"text encoder: {', '.join(part.kind.title for part in parts)}"
     parts_of_vae = (header, *(header.select(prefix) for prefix in ("first_stage_model.", "vae.")))
-    return next((said for part in parts_of_vae if (said := _vae(part))), "")
+    if vae := next((said for part in parts_of_vae if (said := _vae(part))), ""):
+        return vae
+    encoders = (recognise_vision(header.select(prefix)) for prefix in VISION_PREFIXES)
+    return next((f"vision encoder: {found[0].title}" for found in encoders if found is not None), "")
 
 
 def match_of(header: CheckpointHeader) -> Match | None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from limner.models.load_vision import recognise
-from limner.models.vision.kind import CLIP_MEAN, CLIP_STD
+from limner.models.vision.kind import CLIP_MEAN, CLIP_STD, recognise
 from limner.models.vision.preprocess import preprocess
 from limner.weights import CheckpointHeader
 from tests.golden.case import Case, Check, UnsupportedCaseError, unsupported

@@ -8,10 +8,9 @@ from limner.models.load_vision import (
     clip_vision_beside,
     clip_vision_in_checkpoint,
     clip_vision_of,
-    recognise,
-    vision_encoders,
 )
 from limner.models.style_models import StyleAdapter, style_model_of
+from limner.models.vision.kind import recognise, vision_encoders
 from limner.models.vision.preprocess import preprocess
 from limner.models.vision.transformer import VisionConfig
 from limner.weights import CheckpointHeader

@@ -19,6 +19,7 @@ def _infer_config(header: CheckpointHeader, overrides: Overrides) -> VisionConfi
 
 VISION = VisionKind(
     name="clip",
+    title="CLIP",
     marks=(
         has("vision_model.embeddings.class_embedding"),
         has("vision_model.embeddings.patch_embedding.weight"),

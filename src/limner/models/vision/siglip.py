@@ -11,6 +11,7 @@ from limner.models.vision.transformer import VisionConfig, VisionTransformer
 
 VISION = VisionKind(
     name="siglip",
+    title="SigLIP",
     marks=(
         has("vision_model.embeddings.patch_embedding.bias"),
         lacks("vision_model.embeddings.class_embedding"),
