@@ -135,11 +135,13 @@ def shown_a_picture(graph: Graph, loaded: Loaded, positive: Link, negative: Link
     return blank()(graph, loaded, shown, negative)
 
 
-def in_the_style(graph: Graph, loaded: Loaded, positive: Link, negative: Link) -> Prepared:
-    """StyleModelApply with what SigLIP says of a picture."""
-    encoder = graph.add("CLIPVisionLoader", clip_name="siglip.safetensors")
-    seen = graph.add("CLIPVisionEncode", clip_vision=encoder, image=picture(graph), crop="center")
-    model = graph.add("StyleModelLoader", style_model_name="redux.safetensors")
+def in_the_style(
+    graph: Graph, loaded: Loaded, positive: Link, negative: Link, encoder: str = "siglip", style: str = "redux"
+) -> Prepared:
+    """StyleModelApply with what a vision encoder says of a picture. encoder, style: their files."""
+    sees = graph.add("CLIPVisionLoader", clip_name=f"{encoder}.safetensors")
+    seen = graph.add("CLIPVisionEncode", clip_vision=sees, image=picture(graph), crop="center")
+    model = graph.add("StyleModelLoader", style_model_name=f"{style}.safetensors")
     told = {"style_model": model, "clip_vision_output": seen, "strength": 1.0, "strength_type": "multiply"}
     styled = graph.add("StyleModelApply", conditioning=positive, **told)
     return TRANSFORMER(graph, loaded, styled, negative)

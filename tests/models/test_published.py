@@ -5,7 +5,7 @@ The facts are those that the reference finds in the same files: dimensions, numb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -23,8 +23,11 @@ from limner.models.load import model_of
 from limner.models.load_text import clip_of
 from limner.models.load_vae import vae_of
 from limner.weights import CheckpointHeader
+from tests.families.networks import Part, redux, siglip, vision
+from tests.families.small import SMALL
 from tests.models.checkpoints import HEADERS, memory, real_header
 
+FAMILIES = {small.name: small for small in SMALL}
 PREFIXES = ("", "model.", "model.diffusion_model.", "model.model.", "net.")
 FLUX = {
     "in_channels": 16, "out_channels": 16, "vec_in_dim": 768, "context_in_dim": 4096, "hidden_size": 3072,
@@ -256,6 +259,24 @@ def test_a_published_autoencoder_is_recognised_bare_and_in_a_checkpoint(name: st
         vae = vae_of(header.rename(lambda key: prefix + key), manager)  # noqa: B023 - used at once
         assert (vae.latent_channels, vae.spacial_compression_decode()) == (channels, 8)
         assert kind(header.rename(lambda key: prefix + key)).startswith(f"VAE: {title}")  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    ("title", "make"),
+    [
+        ("vision encoder: CLIP", vision),
+        ("vision encoder: SigLIP", siglip),
+        ("FLUX.1 Redux", redux),
+        (
+            "ControlNet of Stable Diffusion 1, 2 or XL",
+            lambda: FAMILIES["sdxl_control"].extra["controlnet/sdxl.safetensors"],
+        ),
+        ("ControlNet of FLUX.1", lambda: FAMILIES["flux_control"].extra["controlnet/flux.safetensors"]),
+        ("ControlNet of Qwen-Image", lambda: FAMILIES["qwen_image_control"].extra["controlnet/qwen_image.safetensors"]),
+    ],
+)
+def test_inspect_names_what_stands_beside_a_model(title: str, make: Callable[[], Part]) -> None:
+    assert kind(CheckpointHeader.of(make().tensors())) == title
 
 
 def test_every_published_file_of_the_folder_is_known() -> None:

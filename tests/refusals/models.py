@@ -13,11 +13,21 @@ import torch
 from limner.weights import save
 from tests.families.make import Graph, Link, Loaded, Prepare, Small, write, write_shared
 from tests.families.networks import ENCODERS
-from tests.families.small import SMALL, beside_a_picture, blank, controlled, filled, picture, plain_text
+from tests.families.small import (
+    SMALL,
+    beside_a_picture,
+    blank,
+    controlled,
+    filled,
+    in_the_style,
+    picture,
+    plain_text,
+    shown_a_picture,
+)
 
 FAMILIES = {small.name: small for small in SMALL}
 USED = ("sd1", "sd1_inpaint", "sdxl", "sdxl_control", "sd3_medium", "flux_dev", "flux_fill", "flux_canny",
-        "flux_control", "chroma", "qwen_image", "qwen_image_control", "sd35_control")  # fmt: skip
+        "flux_control", "chroma", "qwen_image", "qwen_image_control", "sd2_unclip", "flux_redux", "sd35_control")  # fmt: skip
 ELSEWHERE = {
     "checkpoints/t5xxl.safetensors": "text_encoders/t5xxl.safetensors",
     "checkpoints/sixteen.safetensors": "vae/sixteen.safetensors",
@@ -33,6 +43,11 @@ ELSEWHERE = {
     "controlnet/qwen_model.safetensors": "diffusion_models/qwen_image.safetensors",
     "controlnet/lora.safetensors": "loras/flux.safetensors",
     "loras/clip_l.safetensors": "text_encoders/clip_l.safetensors",
+    "checkpoints/siglip.safetensors": "clip_vision/siglip.safetensors",
+    "text_encoders/siglip.safetensors": "clip_vision/siglip.safetensors",
+    "clip_vision/clip_l.safetensors": "text_encoders/clip_l.safetensors",
+    "clip_vision/redux.safetensors": "style_models/redux.safetensors",
+    "style_models/siglip.safetensors": "clip_vision/siglip.safetensors",
 }
 """Files in the folder of another kind: link → what it is."""
 
@@ -158,6 +173,25 @@ def shown(prepare: Prepare) -> Callable[[Graph, Loaded], dict[str, Any]]:
     return then
 
 
+def seen_by(name: str, prepare: Prepare) -> Callable[[Graph, Loaded], dict[str, Any]]:
+    """A picture shown by a vision encoder, by its file."""
+
+    def then(graph: Graph, loaded: Loaded) -> dict[str, Any]:
+        vision = graph.add("CLIPVisionLoader", clip_name=f"{name}.safetensors")
+        return sampled(graph, loaded._replace(vision=vision), prepare)
+
+    return then
+
+
+def styled(encoder: str, style: str) -> Callable[[Graph, Loaded], dict[str, Any]]:
+    """The style of a picture, by the files of a vision encoder and a style model."""
+
+    def prepare(graph: Graph, loaded: Loaded, positive: Link, negative: Link) -> Any:
+        return in_the_style(graph, loaded, positive, negative, encoder, style)
+
+    return lambda graph, loaded: sampled(graph, loaded, prepare)
+
+
 def with_control(name: str) -> Callable[[Graph, Loaded], dict[str, Any]]:
     """A ControlNet by its file."""
     return lambda graph, loaded: sampled(graph, loaded, controlled(f"{name}.safetensors", blank()))
@@ -243,6 +277,14 @@ MISPLACED = (
             ("qwen_image", "Qwen-Image", "flux_dev", ("a text 16 wide, the model gives 32",)),
         )
     ),
+    # vision encoders and style models
+    Misplaced("a vision encoder as a checkpoint", checkpoint("siglip"), "CheckpointLoaderSimple", ("siglip.safetensors", "It is a vision encoder: load it with Load CLIP Vision")),
+    Misplaced("a vision encoder as a text encoder", parts("sd1", "siglip"), "CLIPLoader", ("siglip.safetensors is no text encoder", "Found: vision encoder: SigLIP")),
+    Misplaced("a text encoder as a vision encoder", parts("sd2_unclip", then=seen_by("clip_l", shown_a_picture)), "CLIPVisionLoader", ("clip_l.safetensors", "no known vision encoder", "Found: text encoder: CLIP-L")),
+    Misplaced("a style model as a vision encoder", parts("sd2_unclip", then=seen_by("redux", shown_a_picture)), "CLIPVisionLoader", ("redux.safetensors", "no known vision encoder", "Choose a CLIP vision file")),
+    Misplaced("a vision encoder as a style model", parts("flux_dev", then=styled("siglip", "siglip")), "StyleModelLoader", ("siglip.safetensors", "no known style model", "Found: vision encoder: SigLIP", "FLUX.1 Redux")),
+    Misplaced("SigLIP for unCLIP", parts("sd2_unclip", then=seen_by("siglip", shown_a_picture)), "KSampler", ("picture's vector is 16 wide, the model takes 12",)),
+    Misplaced("the style of Flux for Stable Diffusion", parts("sd1", then=styled("siglip", "redux")), "StyleModelApply", ("style's tokens have 32 channels, the text's 8", "FLUX.1 Redux with Flux")),
     # vocabularies
     Misplaced("a T5 without a vocabulary", parts("chroma", "mute_t5xxl"), "CLIPTextEncode", ("The vocabulary of T5 is not there", "mute_t5xxl.safetensors itself", "models/tokenizers/t5", "limner models fetch-tokenizers"), "NotFound"),
 )  # fmt: skip
