@@ -141,11 +141,11 @@ def length(x: Tensor, axis: int) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     if x.device.type != "cpu" or axis in (-1, x.ndim - 1) or torch.is_grad_enabled():
         return torch.linalg.vector_norm(x, dim=axis, keepdim=True, dtype=wide)
-    total = torch.zeros_like(x.narrow(axis, 0, 1), dtype=wide)
-    for channel in x.split(1, dim=axis):
-        channel = channel.to(wide)  # noqa: PLW2901 - the narrow one is not needed
+    total = torch.zeros_like(x.select(axis, 0), dtype=wide)
+    for narrow in x.unbind(axis):
+        channel = narrow.to(wide)
         total.addcmul_(channel, channel)
-    return total.sqrt_()
+    return total.sqrt_().unsqueeze(axis)
 
 
 class CausalConv3d(Conv3d):
