@@ -17,6 +17,7 @@ from limner.models.chroma import Chroma, ChromaConfig
 from limner.models.chroma_radiance import ChromaRadiance, RadianceConfig
 from limner.models.detect import detect
 from limner.models.flux import Flux, FluxConfig
+from limner.models.pixart import PixArt, PixArtConfig
 from limner.models.qwen_image import QwenImageConfig, QwenImageTransformer2DModel
 from limner.models.sd3 import MMDiT, MMDiTConfig
 from limner.models.style_models import ReduxImageEncoder
@@ -102,6 +103,14 @@ def chroma_radiance() -> Part:
     """Chroma Radiance of two blocks of each kind and a narrow neural field."""
     config = RadianceConfig(**FLUX_DIMENSIONS, **GUIDER, nerf_hidden_size=8, nerf_depth=2)  # type: ignore[arg-type]
     return Part(lambda: ChromaRadiance(config), FLUX_SAYS)
+
+
+def pixart(*, alpha: bool) -> Part:
+    """PixArt of two blocks; α is told the picture's size."""
+    config = PixArtConfig(
+        hidden_size=48, depth=2, num_heads=2, mlp_width=96, caption_channels=T5, micro_condition=alpha
+    )
+    return Part(lambda: PixArt(config), {"num_heads": 2})
 
 
 QWEN_IMAGE = QwenImageConfig(

@@ -415,7 +415,12 @@ SIGMA = Family(
     diffusers=DiffusersLayout(
         (has("adaln_single.emb.timestep_embedder.linear_1.bias"), has("pos_embed.proj.bias")), _from_diffusers
     ),
-    lora=LoraNames(_lora_aliases, ("transformer.{dots}", "base_model.model.{dots}", "unet.base_model.model.{dots}")),
+    lora=LoraNames(
+        _lora_aliases,
+        ("transformer.{dots}", "base_model.model.{dots}", "unet.base_model.model.{dots}"),
+        signs=("cross_attn_kv_linear", "caption_projection_linear_1"),
+    ),
+    legacy=lambda config: {"image_model": "pixart_alpha" if config.micro_condition else "pixart_sigma"},
     memory_factor=0.5,
 )
 ALPHA = replace(
