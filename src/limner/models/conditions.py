@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from limner.sampling.condition_values import ListCond
+
 if TYPE_CHECKING:
     from limner.models.base import BaseModel
 
@@ -27,4 +29,15 @@ def standard_conditions(model: BaseModel, entries: Mapping[str, Any]) -> dict[st
     vector = model.encode_adm(**entries)
     if vector is not None:
         found["y"] = vector
+    return found
+
+
+def reference_conditions(model: BaseModel, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Pictures to go by, in model space, as `ref_latents`, and how they are seen, where one condition has them."""
+    references = entries.get("reference_latents")
+    if not references:
+        return {}
+    found: dict[str, Any] = {"ref_latents": ListCond([model.process_latent_in(latent) for latent in references])}
+    if entries.get("reference_latents_method") is not None:
+        found["ref_latents_method"] = entries["reference_latents_method"]
     return found

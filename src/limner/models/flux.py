@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.errors import BadInput
-from limner.models.conditions import standard_conditions
+from limner.models.conditions import reference_conditions, standard_conditions
 from limner.models.family import DiffusersLayout, Family, LoraNames, Mark, Prediction, has, lacks
 from limner.models.flux_lora import LAYOUTS, parts
 from limner.models.layers import attention
@@ -43,9 +43,8 @@ from limner.models.lora_keys import weights_alone
 from limner.models.text.encode import Encoded, EncodeSettings
 from limner.models.text.recipe import RowSettings, TextEncoding, TextPart
 from limner.models.unet import timestep_embedding
-from limner.sampling.condition_values import ListCond
 from limner.sampling.latent_formats import FORMATS
-from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
+from limner.sampling.wrappers import run_network
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import LayerNorm, Linear, cast
 from limner.weights.targets import Part, Target
@@ -554,9 +553,9 @@ class Flux(nn.Module):
         returns:     (B, out_channels, H, W).
         """
         options = dict(transformer_options or {})
-        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
-        executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
-        found: Tensor = executor.execute(x, timesteps, context, y, guidance, ref_latents, control, options, **kwargs)
+        found: Tensor = run_network(
+            self, options, x, timesteps, context, y, guidance, ref_latents, control, options, **kwargs
+        )
         return found
 
     def _forward(
@@ -920,12 +919,7 @@ def conditions_of(guidance: float) -> Callable[[BaseModel, Mapping[str, Any]], d
             found["guidance"] = torch.tensor([float(strength)])
         if entries.get("attention_mask") is not None:
             found["attention_mask"] = mask_of_all(entries["attention_mask"], entries)
-        references = entries.get("reference_latents")
-        if references:
-            found["ref_latents"] = ListCond([model.process_latent_in(latent) for latent in references])
-            if entries.get("reference_latents_method") is not None:
-                found["ref_latents_method"] = entries["reference_latents_method"]
-        return found
+        return found | reference_conditions(model, entries)
 
     return conditions
 

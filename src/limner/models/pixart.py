@@ -30,7 +30,7 @@ from limner.models.text.encode import EncodeSettings
 from limner.models.text.recipe import RowSettings, TextEncoding, TextPart
 from limner.models.unet import timestep_embedding
 from limner.sampling.latent_formats import FORMATS
-from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
+from limner.sampling.wrappers import run_network
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Conv2d, LayerNorm, Linear
 from limner.weights.targets import Part, Target
@@ -260,9 +260,7 @@ class PixArt(nn.Module):
         transformer_options: hooks, see `limner.models.layers.hooks`; `patches_replace["dit"][("double_block", i)]`.
         """
         options = dict(transformer_options or {})
-        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
-        executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
-        found: Tensor = executor.execute(x, timesteps, context, c_size, c_ar, control, options, **kwargs)
+        found: Tensor = run_network(self, options, x, timesteps, context, c_size, c_ar, control, options, **kwargs)
         return found
 
     def _forward(

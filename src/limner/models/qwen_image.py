@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.errors import BadInput
-from limner.models.conditions import standard_conditions
+from limner.models.conditions import reference_conditions, standard_conditions
 from limner.models.family import Family, LoraNames, Overrides, Prediction, has, lacks
 from limner.models.layers import attention
 from limner.models.layers.hooks import Hooks
@@ -36,9 +36,8 @@ from limner.models.layers.shapes import agree, count, shape
 from limner.models.text.encode import Encoded, EncodeSettings
 from limner.models.text.recipe import RowSettings, TextEncoding, TextPart, Tokens
 from limner.models.unet import timestep_embedding
-from limner.sampling.condition_values import ListCond
 from limner.sampling.latent_formats import FORMATS
-from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
+from limner.sampling.wrappers import run_network
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import LayerNorm, Linear, RMSNorm
 
@@ -377,10 +376,17 @@ class QwenImageTransformer2DModel(nn.Module):
         returns:        like x.
         """
         options = dict(transformer_options or {})
-        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
-        executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
-        found: Tensor = executor.execute(
-            x, timesteps, context, attention_mask, ref_latents, control=control, transformer_options=options, **kwargs
+        found: Tensor = run_network(
+            self,
+            options,
+            x,
+            timesteps,
+            context,
+            attention_mask,
+            ref_latents,
+            control=control,
+            transformer_options=options,
+            **kwargs,
         )
         return found
 
@@ -588,12 +594,7 @@ def conditions(model: BaseModel, entries: Mapping[str, Any]) -> dict[str, Any]:
     found = standard_conditions(model, entries)
     if entries.get("attention_mask") is not None:
         found["attention_mask"] = entries["attention_mask"]
-    references = entries.get("reference_latents")
-    if references:
-        found["ref_latents"] = ListCond([model.process_latent_in(latent) for latent in references])
-        if entries.get("reference_latents_method") is not None:
-            found["ref_latents_method"] = entries["reference_latents_method"]
-    return found
+    return found | reference_conditions(model, entries)
 
 
 FAMILY = Family(

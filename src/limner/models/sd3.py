@@ -32,7 +32,7 @@ from limner.models.text.encode import Encoded, EncodeSettings
 from limner.models.text.recipe import RowSettings, TextEncoding, TextPart
 from limner.models.unet import timestep_embedding
 from limner.sampling.latent_formats import FORMATS
-from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
+from limner.sampling.wrappers import run_network
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Conv2d, LayerNorm, Linear, RMSNorm
 from limner.weights.targets import Part, Target
@@ -342,9 +342,7 @@ class MMDiT(nn.Module):
         Raises BadInput when the text or the vector is missing or of another width.
         """
         options = dict(transformer_options or {})
-        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
-        executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
-        found: Tensor = executor.execute(x, timesteps, context, y, control, options, **kwargs)
+        found: Tensor = run_network(self, options, x, timesteps, context, y, control, options, **kwargs)
         return found
 
     def _forward(

@@ -27,7 +27,7 @@ from limner.models.layers.activate import add_to
 from limner.models.layers.hooks import Hooks
 from limner.models.layers.lifetimes import split_linear, untouched
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, groups, shape
-from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
+from limner.sampling.wrappers import run_network
 from limner.weights.ops import Conv2d, Embedding, GroupNorm, LayerNorm, Linear
 
 Control = Mapping[str, list[Tensor | None]]
@@ -573,9 +573,7 @@ class UNet(nn.Module):
         Raises BadInput when y is missing though the model takes one, or given though it takes none.
         """
         options = dict(transformer_options or {})
-        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
-        executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
-        found: Tensor = executor.execute(x, timesteps, context, y, control, options, **kwargs)
+        found: Tensor = run_network(self, options, x, timesteps, context, y, control, options, **kwargs)
         return found
 
     def _forward(

@@ -177,6 +177,15 @@ class WrapperExecutor:
         return cls(original, class_obj, wrappers, idx)
 
 
+def run_network(network: Any, options: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+    """A network's own pass, `_forward`, inside the wrappers of diffusion models that `options` has.
+
+    network: the module. options: a copy of transformer_options, usually one of the arguments as well.
+    """
+    wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+    return WrapperExecutor.new_class_executor(network._forward, network, wrappers).execute(*arguments, **named)
+
+
 @dataclass
 class PatcherInjection:
     """Two functions of a model: one changes it before it runs, the other takes the change back."""
