@@ -19,13 +19,12 @@ from torch.nn import functional as F
 from limner.errors import BadInput
 from limner.memory import MemoryManager
 from limner.models.family import Mark, has
-from limner.models.layers.attention import attention
+from limner.models.layers.residual import ResidualAttention
 from limner.models.layers.shapes import Shapes, count, shape
 from limner.models.reading import read_header
-from limner.models.text.clip import quick_gelu
 from limner.models.what import what_it_is
 from limner.weights import CheckpointHeader, NetworkSource
-from limner.weights.ops import LayerNorm, Linear, cast
+from limner.weights.ops import LayerNorm, Linear
 
 HEAD_WIDTH = 128
 """Channels of a head of the style adapter: 1024 in eight heads."""
@@ -60,51 +59,6 @@ class ReduxImageEncoder(nn.Module):
         return self.redux_down(F.silu(self.redux_up(sigclip_embeds)))
 
 
-class Attention(nn.Module):
-    """Self-attention whose three projections are one tensor. Names are those of torch's MultiheadAttention."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
-        self.out_proj = Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, L, D) → the same shape."""
-        q, k, v = F.linear(x, cast(self.in_proj_weight, x), cast(self.in_proj_bias, x)).chunk(3, dim=-1)  # type: ignore[arg-type]
-        return self.out_proj(attention(q, k, v, self.heads))
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with quick_gelu between."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.c_fc = Linear(width, 4 * width)
-        self.c_proj = Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, L, D) → the same shape."""
-        return self.c_proj(quick_gelu(self.c_fc(x)))
-
-
-class Layer(nn.Module):
-    """Self-attention and feed-forward, each normalised before and added after."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attn = Attention(width, heads)
-        self.ln_1 = LayerNorm(width)
-        self.mlp = FeedForward(width)
-        self.ln_2 = LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, L, D) → the same shape."""
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
-
-
 class StyleAdapter(nn.Module):
     """Tokens of its own look at a picture's; what they have become is the style."""
 
@@ -112,7 +66,9 @@ class StyleAdapter(nn.Module):
         super().__init__()
         self.width = width
         self.style_embedding = nn.Parameter(torch.empty(1, tokens, width))
-        self.transformer_layes = nn.Sequential(*(Layer(width, heads) for _ in range(layers)))  # the files' spelling
+        self.transformer_layes = nn.Sequential(
+            *(ResidualAttention(width, heads) for _ in range(layers))
+        )  # the files' spelling
         self.ln_pre = LayerNorm(width)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, context_dim))

@@ -8,6 +8,7 @@ from limner.compat.homes.comfy_model_detection import convert_config
 from limner.compat.homes.stands_for import StandsFor
 from limner.models.control import unet
 from limner.models.control.unet import ControlUNetConfig
+from limner.models.layers import residual
 from limner.models.unet import UNetConfig
 
 
@@ -56,6 +57,6 @@ class ControlNet(unet.ControlUNet, metaclass=StandsFor):
             self.to(dtype)
 
 
-OptimizedAttention = unet.SelfAttention
-ResBlockUnionControlnet = unet.UnionTransformer
+OptimizedAttention = residual.SelfAttention
+ResBlockUnionControlnet = residual.ResidualAttention
 ControlAddEmbedding = unet.ControlAddEmbedding

@@ -21,13 +21,13 @@ from limner.models.control.base import ControlBase, Residuals, told
 from limner.models.control.kind import ControlFile, ControlKind, Layout, make_control_net
 from limner.models.convert import unet_from_diffusers
 from limner.models.family import Mark, has, lacks
-from limner.models.layers import attention
 from limner.models.layers.hooks import Hooks
+from limner.models.layers.residual import ResidualAttention
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
 from limner.models.unet import UNet, UNetConfig, timestep_embedding
 from limner.weights import CheckpointHeader
 from limner.weights.lazy import LazyTensor
-from limner.weights.ops import Conv2d, LayerNorm, Linear
+from limner.weights.ops import Conv2d, Linear
 
 HINT_LAYERS = (0, 2, 4, 6, 8, 10, 12, 14)
 """Where the convolutions of `input_hint_block` stand; those at 4, 8 and 12 halve the size."""
@@ -108,53 +108,6 @@ class ControlAddEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(angles)))
 
 
-class SelfAttention(nn.Module):
-    """Attention with one projection to queries, keys and values, named as torch's MultiheadAttention has it."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
-        self.out_proj = Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, L, width) → the same shape."""
-        weight, bias = self.in_proj_weight.to(x.dtype), self.in_proj_bias.to(x.dtype)
-        q, k, v = F.linear(x, weight, bias).chunk(3, dim=-1)
-        return self.out_proj(attention.optimized_attention(q, k, v, self.heads))
-
-
-class QuickMLP(nn.Module):
-    """To four times the width and back, with x · σ(1.702 x) between."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.c_fc = Linear(width, 4 * width)
-        self.c_proj = Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, L, width) → the same shape."""
-        x = self.c_fc(x)
-        return self.c_proj(x * torch.sigmoid(1.702 * x))
-
-
-class UnionTransformer(nn.Module):
-    """A transformer as CLIP has it, over one token for each hint and one for the latent."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attn = SelfAttention(width, heads)
-        self.ln_1 = LayerNorm(width)
-        self.mlp = QuickMLP(width)
-        self.ln_2 = LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, hints + 1, width) → the same shape."""
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
-
-
 class ControlUNet(nn.Module):
     """Residuals for the skips and the middle of a UNet, of a latent, a time, a text and a hint."""
 
@@ -179,7 +132,7 @@ class ControlUNet(nn.Module):
             self.control_add_embedding = ControlAddEmbedding(config.kinds, config.angles, emb)
             self.task_embedding = nn.Parameter(torch.empty(config.kinds, width))
             self.transformer_layes = nn.ModuleList(
-                UnionTransformer(width, config.union_heads) for _ in range(config.union_depth)
+                ResidualAttention(width, config.union_heads) for _ in range(config.union_depth)
             )
             self.spatial_ch_projs = Linear(width, width)
 
