@@ -1,0 +1,108 @@
+"""What is brought to a device and dropped from it: networks as lists of units, as the policy and the manager see them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from limner.memory.streaming import Streamer
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A module whose own weights are on a device together or not at all.
+
+    resident: bytes that it takes on the device while it stays there; 0 for views of a file on the CPU. streamed: bytes
+    of a buffer that it needs while it is used without staying (raw weights, and what they are cast and patched into).
+    moved: bytes that cross to the device when it is brought, or each time that it is used without staying. fixed: it
+    cannot be streamed.
+    """
+
+    name: str
+    resident: int
+    streamed: int
+    moved: int
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and how a network is wanted.
+
+    dtype: of the weights, None for as in the file. compute: of the activations, None where it is not known.
+    channels_last: of convolutions. streamer: brings weights that do not stay.
+    """
+
+    device: torch.device
+    dtype: torch.dtype | None
+    compute: torch.dtype | None
+    channels_last: bool
+    streamer: Streamer
+
+
+class Placement(Protocol[P]):
+    """A network, and which of its units are on the device."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network; units that are not resident are brought when they are used."""
+
+    @property
+    def units(self) -> Sequence[Unit]:
+        """Its units, in the order in which they are probably used."""
+
+    @property
+    def resident(self) -> Collection[int]:
+        """The units that are on the device, by place in `units`."""
+
+    @property
+    def patched(self) -> int:
+        """How many units that are not resident are patched each time they are used."""
+
+    @property
+    def pinned(self) -> int:
+        """Bytes of page-locked host memory that its units wait in."""
+
+    def bring(self, indexes: Collection[int]) -> None:
+        """Put units on the device, patched. An error leaves those that came before it resident."""
+
+    def drop(self, indexes: Collection[int]) -> None:
+        """Take units off the device; they are streamed from then on. Fixed ones may not be named."""
+
+    def repatch(self, patches: P) -> int:
+        """Let it be a network with these patches: only what differs is made anew. Returns how many units that were."""
+
+    def close(self) -> None:
+        """Give back everything. The network is not used any more."""
+
+
+class Loadable(Protocol[P]):
+    """What can be loaded: `limner.weights.NetworkSource` is one; P is the type of its patches."""
+
+    @property
+    def name(self) -> str:
+        """For messages and to tell the networks of one file apart."""
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal unpatched weights."""
+
+    @property
+    def patches(self) -> P:
+        """What changes the weights."""
+
+    @property
+    def patches_digest(self) -> str:
+        """Equal for equal patches."""
+
+    def nbytes(self, dtype: torch.dtype | None) -> int:
+        """Bytes of the weights in a dtype."""
+
+    def place(self, target: Target) -> Placement[P]:
+        """The network with nothing but its fixed units' places known: nothing is resident before `bring`."""
