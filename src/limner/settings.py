@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -21,6 +22,45 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover - 3.10 only
     import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Size:
+    """An amount of memory: bytes, or a percentage of what a device or this computer has.
+
+    amount: bytes, or 0 to 100 with `percent`.
+    """
+
+    amount: float
+    percent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """A size as a person writes it: `6G`, `6GB`, `1.5GiB`, `512M`, `80%`; a bare number is in GB.
+
+        Units are powers of 1024, whichever way they are written. Raises BadInput for anything else.
+        """
+        found = _SIZE.fullmatch(text.strip().lower())
+        if found is None:
+            raise BadInput(f"`{text}` is no size.", do="Write a number and K, M, G, T or %, such as 6G, 512M or 80%.")
+        number, unit = float(found["number"]), found["unit"]
+        if unit == "%":
+            if number > 100:
+                raise BadInput(f"`{text}` is more than everything.", do="Write at most 100%.")
+            return cls(number, percent=True)
+        return cls(number * _UNITS[unit.removesuffix("b").removesuffix("i") if unit else "g"])
+
+    def of(self, total: int) -> int:
+        """Bytes, where there are `total`; never more than those."""
+        wanted = total * self.amount / 100 if self.percent else self.amount
+        return total if wanted >= total else int(wanted)
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} %" if self.percent else f"{self.amount / _UNITS['g']:g} GB"
+
+
+_SIZE = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*(?P<unit>%|b|[kmgt](i?b)?|)")
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 def option(
@@ -36,8 +76,9 @@ def option(
 ) -> Any:
     """A field of `Settings`: its default and what its flag's help says.
 
-    group: flags of one group exclude each other. const: the value of the bare flag. least: the smallest value allowed.
-    repeat: the flag takes several values. idle: why choosing it changes nothing, where it is taken for ComfyUI's sake.
+    group: flags of one group exclude each other. const: the value of the bare flag. least: the smallest value allowed;
+    a size must be larger than it. repeat: the flag takes several values. idle: why choosing it changes nothing, where it
+    is taken for ComfyUI's sake.
     """
     text = f"{text} Changes nothing: {idle}" if idle else text
     meta = {
@@ -52,11 +93,11 @@ def option(
     return field(default=default, metadata=meta)
 
 
-_PLACED = "weights are placed by what memory is free."
-_COPIES = "weights are copied when they are needed, in order."
 _ATTENTION = "PyTorch chooses among its own kernels for each device and type."
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SPEEDUPS = ("fp16_accumulation", "fp8_matrix_mult", "cublas_ops", "autotune")
+FORMER_SPEEDUPS = ("pinned_memory",)
+"""Taken and dropped: what they asked for happens without them."""
 
 
 @dataclass(frozen=True)
@@ -140,21 +181,37 @@ class Settings:
     disable_xformers: bool = option(False, "No xformers.", idle="xformers is never used.")
     force_upcast_attention: bool = option(False, "Compute attention in float32.", group="upcast", idle=_ATTENTION)
     dont_upcast_attention: bool = option(False, "Never widen attention.", group="upcast", idle=_ATTENTION)
-    gpu_only: bool = option(False, "Keep everything on the GPU.", group="memory", idle=_PLACED)
-    highvram: bool = option(False, "Keep models on the GPU after use.", group="memory", idle=_PLACED)
+    gpu_only: bool = option(False, "Load every model whole, text encoders too, and keep it on the GPU.", group="memory")
+    highvram: bool = option(False, "Load models whole and keep them on the GPU after use.", group="memory")
     normalvram: bool = option(
-        False,
-        "The ordinary policy, where low memory is detected wrongly.",
-        group="memory",
-        idle="it is what happens without it.",
+        False, "Keep of a model on the GPU what there is room for and stream the rest (the default).", group="memory"
     )
-    lowvram: bool = option(False, "Split the diffusion model to use less GPU memory.", group="memory", idle=_PLACED)
-    novram: bool = option(False, "When low memory is not enough.", group="memory", idle=_PLACED)
+    lowvram: bool = option(False, "Stream the weights to the GPU while they are used; few stay there.", group="memory")
+    novram: bool = option(False, "Stream all weights: none stay on the GPU.", group="memory")
     cpu: bool = option(False, "Use the CPU for everything.", group="memory")
     reserve_vram: float | None = option(None, "GB of GPU memory to leave to other programs.", least=0)
-    async_offload: bool = option(False, "Copy weights on a stream of their own.", idle=_COPIES)
-    disable_pinned_memory: bool = option(False, "Never use pinned host memory.", idle=_COPIES)
-    force_non_blocking: bool = option(False, "Non-blocking copies on every device.", idle=_COPIES)
+    max_vram: Size | None = option(  # noqa: RUF009
+        None, "GPU memory to use at most, as 6G, 512M or 80%; a bare number is in GB.", least=0
+    )
+    max_ram: Size | None = option(  # noqa: RUF009
+        None, "RAM to use at most, likewise; a percentage is of what a container may use.", least=0
+    )
+    idle_unload: float = option(0.0, "Unload models that were not used for this many seconds; 0: never.", least=0)
+    async_offload: int | None = option(
+        None,
+        "Streams that copy weights while the GPU computes; the default on NVIDIA and AMD is 2.",
+        group="streams",
+        const=2,
+        least=0,
+    )
+    disable_async_offload: bool = option(False, "Copy weights in order with the computation.", group="streams")
+    disable_pinned_memory: bool = option(False, "Never lock pages of host memory for faster copies.", group="pinning")
+    pinned_memory_limit: Size | None = option(  # noqa: RUF009
+        None,
+        "RAM whose pages may be locked; by default 95% (Windows: 45%), nothing where the GPU has no memory of its own.",
+        group="pinning",
+    )
+    force_non_blocking: bool = option(False, "Do not wait for copies to end, on any device.")
     api_key: str | None = option(
         None,
         "Ask every request for an API key; with a value, that one is an administrator's too. Others: `limner keys`.",
@@ -165,7 +222,9 @@ class Settings:
     )
     disable_smart_memory: bool = option(False, "Unload all models after each prompt.")
     deterministic: bool = option(False, "Prefer deterministic operations.")
-    fast: tuple[str, ...] = option((), "Untested speed-ups.", const=SPEEDUPS, choices=SPEEDUPS, repeat=True)
+    fast: tuple[str, ...] = option(
+        (), "Untested speed-ups.", const=SPEEDUPS, choices=(*SPEEDUPS, *FORMER_SPEEDUPS), repeat=True
+    )
     mmap_torch_files: bool = option(
         False, "Map .ckpt and .pt files into memory.", idle="they are mapped wherever their format allows it."
     )
@@ -220,7 +279,15 @@ class Settings:
 def _kind(hint: Any) -> type:
     """The type a flag's text is converted to."""
     text = str(hint)
-    return next(kind for kind, name in ((bool, "bool"), (int, "int"), (float, "float"), (str, "str")) if name in text)
+    names = ((Size, "Size"), (bool, "bool"), (int, "int"), (float, "float"), (str, "str"))
+    return next(kind for kind, name in names if name in text)
+
+
+def _size(text: str) -> Size:
+    try:
+        return Size.parse(text)
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _default(one: Field[Any]) -> Any:
@@ -239,20 +306,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         target = groups.get(group, parser)
         flag = "--" + one.name.replace("_", "-").replace("fp8-e4m3fn", "fp8_e4m3fn").replace("fp8-e5m2", "fp8_e5m2")
         flag = flag.replace("fp8-e8m0fnu", "fp8_e8m0fnu")
-        common: dict[str, Any] = {"dest": one.name, "default": argparse.SUPPRESS, "help": meta["text"]}
+        words = meta["text"].replace("%", "%%")  # argparse fills in what follows a single one
+        common: dict[str, Any] = {"dest": one.name, "default": argparse.SUPPRESS, "help": words}
         kind = _kind(hints[one.name])
         if kind is bool:
             target.add_argument(flag, action="store_true", **common)
             continue
+        common["type"] = _size if kind is Size else kind
+        if kind is Size:
+            common["metavar"] = "SIZE"
         if meta["choices"]:
             common["choices"] = meta["choices"]
         if meta["repeat"]:
             # argparse checks a const against nothing, so `--fast` alone means every choice.
-            target.add_argument(flag, nargs="*" if meta["const"] else "+", action="extend", type=kind, **common)
+            target.add_argument(flag, nargs="*" if meta["const"] else "+", action="extend", **common)
         elif meta["const"] is not None:
-            target.add_argument(flag, nargs="?", const=meta["const"], type=kind, **common)
+            target.add_argument(flag, nargs="?", const=meta["const"], **common)
         else:
-            target.add_argument(flag, type=kind, **common)
+            target.add_argument(flag, **common)
 
 
 def make_settings(
@@ -285,6 +356,8 @@ def make_settings(
         values["auto_launch"] = False
     if values.get("force_fp16"):
         values["fp16_unet"] = True
+    if "fast" in values:
+        values["fast"] = tuple(one for one in values["fast"] if one not in FORMER_SPEEDUPS)
     merged: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return replace(Settings(), **merged)
 
@@ -302,6 +375,13 @@ def _from_file(file: Path, known: Mapping[str, Field[Any]], hints: Mapping[str, 
 
 def _from_text(where: str, value: Any, one: Field[Any], hint: Any) -> Any:
     kind = _kind(hint)
+    if one.metadata["const"] is not None:
+        # As the bare flag, or as no flag: `fast = true`, `LIMNER_CACHE_RAM=on`.
+        word = value.lower() if isinstance(value, str) and kind in (int, float) else value
+        if word is True or word in ("true", "yes", "on"):
+            return one.metadata["const"]
+        if word is False or word in ("false", "no", "off", ""):
+            return _default(one)
     if one.metadata["repeat"]:
         parts = value.split(os.pathsep) if isinstance(value, str) else value
         return tuple(str(part) for part in parts)
@@ -309,6 +389,11 @@ def _from_text(where: str, value: Any, one: Field[Any], hint: Any) -> Any:
         if value.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
             raise BadInput(f"{where} is {value!r}.", why="It is a switch.", do="Write true or false.")
         return value.lower() in ("1", "true", "yes", "on")
+    if kind is Size:
+        try:
+            return Size.parse(str(value))
+        except BadInput as error:
+            raise BadInput(f"{where} is {value!r}.", why=error.what, do=error.do) from error
     try:
         return kind(value)
     except (TypeError, ValueError) as error:
@@ -322,7 +407,10 @@ def _check(name: str, value: Any, one: Field[Any]) -> None:
         if item not in meta["choices"]:
             raise BadInput(f"{name} is {item!r}.", do=f"Choose one of {', '.join(meta['choices'])}.")
     least = meta["least"]
-    if least is not None and value is not None and not value >= least:
+    if isinstance(value, Size):
+        if least is not None and value.amount <= least:
+            raise BadInput(f"{name} is {value}.", why="With that nothing runs.", do="Leave it out for no limit.")
+    elif least is not None and value is not None and not value >= least:
         raise BadInput(f"{name} is {value}.", why=f"It must be at least {least:g}.")
 
 

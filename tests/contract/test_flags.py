@@ -39,8 +39,9 @@ VALUES = (
     ("cache-lru", 0, {"5": 5}),
     ("cache-ram", 0.0, {"": 4.0, "2.5": 2.5}),
     ("reserve-vram", None, {"1.5": 1.5}),
+    ("async-offload", None, {"": 2, "3": 3}),
     ("default-hashing-function", "sha256", {"md5": "md5", "sha1": "sha1", "sha512": "sha512"}),
-    ("fast", (), {"": FAST, "cublas_ops": ("cublas_ops",)}),
+    ("fast", (), {"": FAST, "cublas_ops": ("cublas_ops",), "pinned_memory": ()}),
     ("whitelist-custom-nodes", (), {"a b": ("a", "b")}),
     ("verbose", "INFO", {"": "DEBUG", "ERROR": "ERROR"}),
     ("front-end-version", "comfyanonymous/ComfyUI@latest", {"a/b@1": "a/b@1"}),
@@ -56,7 +57,7 @@ SWITCHES = (
     *("cache-classic", "cache-none", "use-split-cross-attention", "use-quad-cross-attention"),
     *("use-pytorch-cross-attention", "use-sage-attention", "use-flash-attention", "disable-xformers"),
     *("force-upcast-attention", "dont-upcast-attention", "gpu-only", "highvram", "normalvram", "lowvram", "novram"),
-    *("cpu", "async-offload", "disable-pinned-memory", "force-non-blocking", "disable-smart-memory"),
+    *("cpu", "disable-pinned-memory", "force-non-blocking", "disable-smart-memory"),
     *("deterministic", "mmap-torch-files", "disable-mmap", "dont-print-server", "quick-test-for-ci"),
     *("windows-standalone-build", "disable-metadata", "disable-all-custom-nodes", "disable-api-nodes", "multi-user"),
     *("log-stdout", "enable-compress-response-body"),
@@ -146,8 +147,8 @@ def test_what_follows_from_other_flags() -> None:
 def test_every_flag_is_read_somewhere_or_says_why_it_changes_nothing() -> None:
     source = Path(limner.__file__).parent
     text = "\n".join(file.read_text(encoding="utf-8") for file in source.rglob("*.py") if file.name != "settings.py")
-    known = {"cache_classic", "disable_auto_launch", "windows_standalone_build"}
-    """The default itself, and two that only change `auto_launch`."""
+    known = {"cache_classic", "normalvram", "disable_auto_launch", "windows_standalone_build"}
+    """The defaults themselves, and two that only change `auto_launch`."""
     idle = {one.name for one in fields(Settings) if one.metadata["idle"]}
     unread = {one.name for one in fields(Settings) if one.name not in text}
 
