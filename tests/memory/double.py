@@ -220,14 +220,15 @@ class FakeAccelerator:
 
     memory: bytes in all. others: bytes that other programs have now. log: what was enqueued, in order. races: pairs of
     operations that use the same memory without being ordered, one of them writing. tag: put beside what is enqueued.
-    out_of_memory: how many allocations are yet to fail whatever is free.
+    out_of_memory: how many allocations are yet to fail whatever is free. blocked: how often the host had to wait for a
+    stream, other than in `synchronize`.
     """
 
     def __init__(self, seed: int = 0, memory: int = 1 << 40, concurrent: bool = True, unified: bool = False) -> None:
         self.device = torch.device(KIND, 0)
         self.memory, self.concurrent, self.unified = memory, concurrent, unified
         self.limit = 1 << 62
-        self.others = self.out_of_memory = self._used = self._peak = self.trims = self.synchronized = 0
+        self.others = self.out_of_memory = self._used = self._peak = self.trims = self.synchronized = self.blocked = 0
         self.pool: dict[tuple[FakeStream, int], list[Memory]] = defaultdict(list)
         self.scheduler = Scheduler(seed)
         self.compute = self.scheduler.add(self, "compute")
@@ -388,6 +389,7 @@ class FakeAccelerator:
             self._check(memory, access, self._host_clock)
 
     def _finish(self, operation: Operation, clock: dict[FakeStream, int]) -> None:
+        self.blocked += 1
         self.scheduler.finish(operation)
         merge(self._host_clock, clock)
 
@@ -483,9 +485,10 @@ class FakeAccelerator:
             return Crossing(False, False, False, False)
         if func is aten._to_copy.default and to_host:  # into memory that torch locks for it
             return Crossing(from_host, to_host, False, not later)
-        direct = (from_host or to_host) and self.pages.is_pinned(host)
-        waits = (not later and (to_host or direct)) or (to_host and not direct)
-        return Crossing(from_host, to_host, direct, waits)
+        if not (from_host or to_host):
+            return Crossing(False, False, False, False)
+        direct = self.pages.is_pinned(host)
+        return Crossing(from_host, to_host, direct, not later or (to_host and not direct))
 
     def _host_memory(self, tensor: Tensor) -> Memory:
         storage = tensor.untyped_storage()

@@ -202,6 +202,15 @@ def test_numbers_that_the_host_needs_are_waited_for():
             assert bool((x >= 0).all())
 
 
+def test_waits_of_the_host_are_counted(fake):
+    x = torch.ones(4).to(fake.device, non_blocking=True)
+    assert fake.blocked == 0
+    x.copy_(torch.ones(4))
+    x.cpu()
+    x.sum().item()
+    assert fake.blocked == 3
+
+
 def test_errors_of_use_are_raised_when_an_operation_is_enqueued(fake):
     x = torch.ones(2, 3).to(fake.device)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
