@@ -77,8 +77,8 @@ def option(
     """A field of `Settings`: its default and what its flag's help says.
 
     group: flags of one group exclude each other. const: the value of the bare flag. least: the smallest value allowed;
-    a size must be larger than it. repeat: the flag takes several values. idle: why choosing it changes nothing, where it
-    is taken for ComfyUI's sake.
+    a size must be larger than it. repeat: the flag takes several values. idle: why choosing it changes nothing, where
+    it is taken for ComfyUI's sake.
     """
     text = f"{text} Changes nothing: {idle}" if idle else text
     meta = {
