@@ -7,10 +7,17 @@ import torch
 from torch import nn
 
 from limner.errors import BadInput
+from limner.memory import backends
+from limner.memory.streaming import Streamer
+from limner.memory.units import Target
 from limner.weights import CheckpointHeader, NetworkSource, Patch, Patches, save
 from limner.weights.adapters.plain import Difference
 
 CPU = torch.device("cpu")
+
+
+def target(dtype=torch.float32):
+    return Target(CPU, dtype, dtype, False, Streamer(backends.of(CPU), CPU))
 
 
 def build():
@@ -55,10 +62,10 @@ def test_a_missing_tensor_is_named():
 def test_only_what_differs_is_patched_again():
     weight, bias = patch("net.0.weight", torch.ones(3, 4), "w"), patch("net.1.bias", torch.ones(2), "b")
     made = source(patches=[weight])
-    network = made.load(CPU, torch.float32)
-    before = dict(network.named_parameters())
-    other = made.with_patches(Patches((weight, bias)))
-    other.update(network, made.patches, CPU, torch.float32)
+    placed = made.place(target())
+    placed.bring(range(len(placed.units)))
+    network, before = placed.network, dict(placed.network.named_parameters())
+    assert placed.repatch(Patches((weight, bias))) == 1
     assert network[0].weight is before["0.weight"]
     assert torch.allclose(network[1].bias, before["1.bias"] + 1)
 

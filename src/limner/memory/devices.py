@@ -21,6 +21,7 @@ __all__ = [
     "cpu_flags",
     "free_memory",
     "has_native_bf16",
+    "is_out_of_memory",
     "matmul_ratio",
     "total_memory",
 ]
@@ -56,3 +57,10 @@ def free_memory(device: torch.device) -> int:
 def total_memory(device: torch.device) -> int:
     """Bytes of memory that `device` has, or that the control group allows."""
     return backends.of(device).total(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device's allocator had too little memory. The CPU's says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )

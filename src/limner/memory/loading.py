@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from limner.memory import devices
+from limner.memory import backends, devices
 from limner.memory.settings import DefaultSettings
 
 
@@ -45,8 +45,7 @@ def get_free_memory(dev: torch.device | None = None, torch_free_too: bool = Fals
     free = devices.free_memory(device)
     if not torch_free_too:
         return free
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) if device.type == "cuda" else free
-    return free, unused
+    return free, free if device.type == "cpu" else backends.of(device).held(device)
 
 
 def load_models_gpu(
@@ -67,8 +66,9 @@ def soft_empty_cache(force: bool = False) -> None:
     """Give the memory that torch holds unused back to the device."""
     del force
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    for backend in [one for one in backends.kinds().values() if one.count()]:
+        for number in range(backend.count()):
+            backend.trim(torch.device(backend.kind, number) if backend.kind != "cpu" else torch.device("cpu"))
 
 
 _OWN: Callable[..., Any] = load_models_gpu

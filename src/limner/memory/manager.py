@@ -1,93 +1,70 @@
-"""What is loaded where: networks are loaded when entered, kept while there is room, and unloaded the oldest first."""
+"""What is loaded where: networks are brought when entered, kept while there is room, and give way as the policy says."""
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count
 from threading import RLock
-from typing import Any, Generic, Protocol, TypeVar
+from time import perf_counter
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from limner.errors import OutOfMemory
-from limner.memory import casting, devices, dtypes, loading
+from limner.memory import backends, casting, devices, dtypes, loading, policy
+from limner.memory.backends.protocol import Backend
 from limner.memory.dtypes import Precision
-from limner.memory.policy import Resident, to_evict
+from limner.memory.holdings import Held, Holding, Key, RunMemory
+from limner.memory.pinned import PinnedMemory
+from limner.memory.room import Room
 from limner.memory.settings import DefaultSettings, MemorySettings
+from limner.memory.streaming import Streamer
+from limner.memory.units import Loadable, Target
 
 _log = logging.getLogger(__name__)
 
 P = TypeVar("P")
-
-
-class Loadable(Protocol[P]):
-    """What can be loaded: `limner.weights.NetworkSource` is one; P is the type of its patches."""
-
-    @property
-    def name(self) -> str:
-        """For messages and to tell the networks of one file apart."""
-
-    @property
-    def identity(self) -> str:
-        """Equal for equal unpatched weights."""
-
-    @property
-    def patches(self) -> P:
-        """What changes the weights."""
-
-    @property
-    def patches_digest(self) -> str:
-        """Equal for equal patches."""
-
-    def nbytes(self, dtype: torch.dtype | None) -> int:
-        """Bytes of the weights in a dtype."""
-
-    def load(self, device: torch.device, dtype: torch.dtype | None, channels_last: bool = False) -> nn.Module:
-        """The network with its weights."""
-
-    def update(self, network: nn.Module, loaded: P, device: torch.device, dtype: torch.dtype | None,
-               channels_last: bool = False) -> None:  # fmt: skip
-        """Turn a network loaded with the patches `loaded` into this one."""
-
-
-@dataclass(frozen=True)
-class _Key:
-    name: str
-    identity: str
-    device: str
-    dtype: str
-    channels_last: bool
-
-
-@dataclass
-class _Loaded(Generic[P]):
-    network: nn.Module
-    patches: P
-    digest: str
-    nbytes: int
-    last_used: int
-    users: int = 0
+MANY = 8
+"""How often the weights of a network are taken to be used where nobody says."""
+REMEMBERED = 256
+"""Requests of the past from which the next ones are guessed."""
 
 
 class MemoryManager:
     """Keeps loaded networks by weights, dtype and device, re-patches them when their patches changed, makes room.
 
-    One for a process; thread-safe. Which device and dtype a network gets follows the settings and the device.
+    One for a process; thread-safe. Which device and dtype a network gets follows the settings and the device. What is
+    on a device stays within its budget: what the settings allow (`max_vram`, `max_ram`), less what others take.
     """
 
-    def __init__(self, settings: MemorySettings | None = None, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        settings: MemorySettings | None = None,
+        device: torch.device | None = None,
+        backend: Backend | None = None,
+    ) -> None:
+        """backend: in place of the real one, for `device`."""
         self.settings: MemorySettings = settings or DefaultSettings()
         self._device = device
-        self._loaded: dict[_Key, _Loaded[Any]] = {}
+        self._backend = backend
+        self._holdings: dict[Key, Holding[Any]] = {}
+        self._streamers: dict[str, Streamer] = {}
         self._models: WeakSet[Any] = WeakSet()
-        self._clock = count()
+        self._log: deque[Key] = deque(maxlen=REMEMBERED)
+        self._runs: deque[RunMemory] = deque(maxlen=32)
+        self._relief: list[Callable[[int], int]] = []
+        self._pinned: PinnedMemory | None = None
+        self._clock = 0
         self._lock = RLock()
+        self.baseline = backends.of_kind("cpu").used(torch.device("cpu"))
         loading.MANAGERS[1 + max(loading.MANAGERS.keys(), default=-1)] = self
+
+    # -- devices and dtypes ---------------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +84,19 @@ class MemoryManager:
         """Where autoencoders run."""
         return torch.device("cpu") if self.settings.cpu_vae else self.device
 
+    @property
+    def text_device(self) -> torch.device:
+        """Where text encoders run: on the CPU where the device is to be spared."""
+        spared = self.settings.lowvram or self.settings.novram
+        return torch.device("cpu") if spared else self.device
+
+    def backend(self, device: torch.device | None = None) -> Backend:
+        """What knows the hardware of a device."""
+        device = device or self.device
+        if self._backend is not None and device == self.own_device:
+            return self._backend
+        return backends.of(device)
+
     def place(self, tensor: Tensor, device: torch.device | None = None) -> Tensor:
         """The tensor on the compute device."""
         return tensor.to(device or self.device)
@@ -121,7 +111,7 @@ class MemoryManager:
 
     def text_precision(self) -> Precision:
         """Of text encoders."""
-        return dtypes.text_precision(self.settings, devices.capabilities(self.device))
+        return dtypes.text_precision(self.settings, devices.capabilities(self.text_device))
 
     def channels_last(self, device: torch.device) -> bool:
         """Whether convolutions are kept with their channels last: when asked, and on the CPUs where it is faster.
@@ -130,18 +120,42 @@ class MemoryManager:
         """
         return self.settings.force_channels_last or (device.type == "cpu" and devices.has_native_bf16())
 
-    def free_memory(self, device: torch.device | None = None) -> int:
-        """Bytes free on a device, less what the settings leave to others."""
+    # -- room -----------------------------------------------------------------------------------------------------
+
+    def room(self, device: torch.device | None = None) -> Room:
+        """How much memory a device has for this process."""
         device = device or self.device
-        reserved = 0 if device.type == "cpu" else int((self.settings.reserve_vram or 0.4) * 1024**3)
-        return max(0, int(loading.get_free_memory(device)) - reserved)
+        backend = self.backend(device)
+        # Through the module: packs replace it.
+        return Room(backend, device, self.settings, None if backend is self._backend else loading.get_free_memory)
+
+    def cap(self, device: torch.device | None = None) -> int | None:
+        """Bytes that the settings let this process have on a device; None where they say nothing."""
+        return self.room(device).cap
+
+    def free_memory(self, device: torch.device | None = None) -> int:
+        """Bytes free on a device within its budget, less what the settings leave to others."""
+        return max(0, self._free(device or self.device))
 
     def available(self, device: torch.device | None = None) -> int:
         """Bytes free on a device once everything that is not in use were unloaded."""
         device = device or self.device
         with self._lock:
-            idle = sum(one.nbytes for one in self._on(device) if not one.in_use)
+            idle = sum(one.movable for one in self._on(device) if not one.users)
         return self.free_memory(device) + idle
+
+    def add_relief(self, function: Callable[[int], int]) -> None:
+        """Ask `function` first when RAM is short: it frees up to so many bytes of results and says how many."""
+        self._relief.append(function)
+
+    def free(self, needed: int, device: torch.device | None = None) -> int:
+        """Unload what is not in use until `needed` bytes are free, partly where that is enough; how many are free."""
+        device = device or self.device
+        with self._lock:
+            self._make_room(needed, device)
+        return self.free_memory(device)
+
+    # -- loading --------------------------------------------------------------------------------------------------
 
     @contextmanager
     def loaded(
@@ -150,57 +164,81 @@ class MemoryManager:
         dtype: torch.dtype | None,
         device: torch.device | None = None,
         working: int = 0,
+        least: int | None = None,
+        passes: int | None = None,
+        compute: torch.dtype | None = None,
     ) -> Iterator[nn.Module]:
-        """The network on its device for as long as the block lasts; it may be unloaded afterwards.
+        """The network on its device for as long as the block lasts; it may give way afterwards.
 
-        dtype: of the weights, None for as in the file. working: bytes that the computation will need besides.
+        dtype: of the weights, None for as in the file. working: bytes that the computation would like besides, least:
+        that it needs at least (as many, where it is not said). passes: how often the weights are used inside the block.
+        compute: the dtype of the activations.
 
-        Raises OutOfMemory when there is no room even after everything else is unloaded.
+        Raises OutOfMemory when it cannot fit even if everything else is unloaded and its weights are streamed.
         """
         device = device or self.device
         with self._lock:
-            entry = self._enter(source, dtype, device, working)
+            holding = self._enter(source, dtype, device, (working, working if least is None else least), passes, compute)
+        measured = self._measure(holding, device, working)
         try:
-            yield entry.network
-        except torch.OutOfMemoryError as error:
+            yield holding.placement.network
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
             raise self._out_of_memory(source.name, device, working) from error
         finally:
             with self._lock:
-                entry.users -= 1
-                if self.settings.disable_smart_memory and entry.users == 0:
-                    self._unload([key for key, one in self._loaded.items() if one is entry])
+                self._leave(holding, device)
+                measured()
 
-    def free(self, needed: int, device: torch.device | None = None) -> int:
-        """Unload networks that are not in use until `needed` bytes are free; how many are free then."""
-        device = device or self.device
+    def repatch(self, network: nn.Module, patches: Any) -> None:
+        """Let a network that is in use have other patches: what weight hooks do between steps."""
         with self._lock:
-            self._unload(to_evict(self._on(device), self.free_memory(device), needed))
-        return self.free_memory(device)
+            holding = next((one for one in self._holdings.values() if one.placement.network is network), None)
+            if holding is None:
+                raise LookupError("this network is not loaded")
+            self._repatch(holding, patches, patches.digest)
+
+    def shrink(self, source: Loadable[Any], nbytes: int) -> int:
+        """Take weights of one network off its device, though it may be in use; they are streamed. Bytes that are free
+        then: what is done when a computation ran out of memory."""
+        with self._lock:
+            return sum(self._drop(one, nbytes) for one in self._holdings.values() if self._is(one.key, source))
 
     def unload_all(self) -> None:
         """Unload every network that is not in use."""
         with self._lock:
-            self._unload([key for key, one in self._loaded.items() if one.users == 0])
+            self._unload([one for one in self._holdings.values() if not one.users])
+            for streamer in self._streamers.values():
+                if not any(one.users for one in self._on(streamer.device)):
+                    streamer.release()
 
     def unload(self, source: Loadable[Any]) -> None:
         """Unload one network, unless it is in use."""
         with self._lock:
-            self._unload([key for key, one in self._loaded.items() if self._is(key, source) and one.users == 0])
+            self._unload([one for key, one in self._holdings.items() if self._is(key, source) and not one.users])
 
     def forget(self, source: Loadable[Any]) -> None:
         """Hand a network out no more, though it may be in use: it is not what it is thought to be."""
         with self._lock:
-            for key in [key for key in self._loaded if self._is(key, source)]:
-                del self._loaded[key]
+            for key in [key for key in self._holdings if self._is(key, source)]:
+                del self._holdings[key]
 
     def holds(self, source: Loadable[Any]) -> bool:
         """Whether a network is loaded, whatever its patches."""
         with self._lock:
-            return any(self._is(key, source) for key in self._loaded)
+            return any(self._is(key, source) for key in self._holdings)
 
-    @staticmethod
-    def _is(key: _Key, source: Loadable[Any]) -> bool:
-        return (key.name, key.identity) == (source.name, source.identity)
+    def holding(self, source: Loadable[Any]) -> Held | None:
+        """What is loaded of a network, if anything is."""
+        with self._lock:
+            return next((one.shown() for key, one in self._holdings.items() if self._is(key, source)), None)
+
+    def trim(self) -> None:
+        """Give memory that nothing uses back to the devices and the system."""
+        loading.soft_empty_cache()
+
+    # -- what there is --------------------------------------------------------------------------------------------
 
     def note(self, model: Any) -> None:
         """Remember a model that has been loaded, for as long as anything else refers to it."""
@@ -214,83 +252,270 @@ class MemoryManager:
         """Unload networks that belong to no model that is left."""
         with self._lock:
             alive = {(model.source.name, model.source.identity) for model in list(self._models)}
-            self._unload([k for k, one in self._loaded.items() if one.users == 0 and (k.name, k.identity) not in alive])
+            dead = [k for k, one in self._holdings.items() if not one.users and (k.name, k.identity) not in alive]
+            self._unload([self._holdings[key] for key in dead])
 
     def move(self, module: nn.Module, device: torch.device | None = None) -> nn.Module:
-        """A network of someone else's on a device: the compute device where None."""
-        return casting.move(module, device or self.device)
+        """A network of someone else's on a device: the compute device where None. Room is made for it."""
+        device = device or self.device
+        if casting.module_device(module) != device:
+            self.free(casting.module_size(module), device)
+        return casting.move(module, device)
 
     def resident(self) -> list[tuple[str, int]]:
         """Names and bytes of the loaded networks."""
+        return [(one.name, one.resident) for one in self.held()]
+
+    def held(self) -> list[Held]:
+        """What is loaded of each network."""
         with self._lock:
-            return [(key.name, one.nbytes) for key, one in self._loaded.items()]
+            return [one.shown() for one in self._holdings.values()]
 
-    def _enter(self, source: Loadable[P], dtype: torch.dtype | None, device: torch.device, working: int) -> _Loaded[P]:
+    def buffers(self, device: torch.device | None = None) -> int:
+        """Bytes of the buffers that weights are streamed through on a device."""
+        streamer = self._streamers.get(str(device or self.device))
+        return 0 if streamer is None else streamer.nbytes
+
+    def pinned(self) -> PinnedMemory | None:
+        """The page-locked memory in which weights wait; None where none is used."""
+        return self._pinned
+
+    def last_runs(self) -> list[RunMemory]:
+        """The latest runs that asked for working memory: what was thought to be needed and what was."""
+        return list(self._runs)
+
+    # -- one request ----------------------------------------------------------------------------------------------
+
+    def _enter(
+        self,
+        source: Loadable[P],
+        dtype: torch.dtype | None,
+        device: torch.device,
+        wants: tuple[int, int],
+        passes: int | None,
+        compute: torch.dtype | None,
+    ) -> Holding[P]:
         channels_last = self.channels_last(device)
-        key = _Key(source.name, source.identity, str(device), str(dtype), channels_last)
-        entry: _Loaded[P] | None = self._loaded.get(key)
-        if entry is not None and entry.digest != source.patches_digest:
-            entry = self._repatch(key, entry, source, dtype, device)
-        if entry is None:
-            self.free(source.nbytes(dtype) + working, device)
-            network = self._load(source, dtype, device, channels_last)
-            entry = _Loaded(network, source.patches, source.patches_digest, source.nbytes(dtype), 0)
-            self._loaded[key] = entry
-        elif working:
-            entry.users += 1  # not to be unloaded for its own computation
-            self.free(working, device)
-            entry.users -= 1
-        entry.users += 1
-        entry.last_used = next(self._clock)
-        return entry
-
-    def _repatch(
-        self, key: _Key, entry: _Loaded[P], source: Loadable[P], dtype: torch.dtype | None, device: torch.device
-    ) -> _Loaded[P] | None:
-        if entry.users:  # someone computes with the other patches: load a second copy, forget this one when it is done
-            self._loaded.pop(key)
-            return None
+        key = Key(source.name, source.identity, str(device), str(dtype), channels_last)
+        self._log.append(key)
+        holding = self._holdings.get(key)
+        if holding is not None and holding.digest != source.patches_digest and holding.users:
+            del self._holdings[key]  # someone computes with the other patches: a second copy, this one goes when done
+            holding = None
+        if holding is None:
+            streamer = self._streamer(device)
+            placement = source.place(Target(device, dtype, compute, channels_last, streamer))
+            holding = Holding(key, placement, source.patches_digest)
+            self._holdings[key] = holding
+        holding.users += 1  # not to be unloaded for its own sake
         try:
-            source.update(entry.network, entry.patches, device, dtype, key.channels_last)
-        except BaseException:
-            self._loaded.pop(key, None)  # half patched
+            self._repatch(holding, source.patches, source.patches_digest)
+            self._settle(holding, device, policy.Wanted(*wants, passes or MANY, self._next_uses().get(key, policy.NEVER)))
+        except BaseException as error:
+            holding.users -= 1
+            if not holding.users:
+                self._unload([holding])
+            if devices.is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+                raise self._out_of_memory(source.name, device, wants[0]) from error
             raise
-        entry.patches, entry.digest = source.patches, source.patches_digest
-        return entry
+        self._clock += 1
+        holding.last_used = self._clock
+        return holding
 
-    def _load(
-        self, source: Loadable[P], dtype: torch.dtype | None, device: torch.device, channels_last: bool
-    ) -> nn.Module:
-        try:
-            return source.load(device, dtype, channels_last)
-        except torch.OutOfMemoryError:
-            _log.info("Out of memory while loading the %s: unloading everything else.", source.name)
-        self.unload_all()
-        try:
-            return source.load(device, dtype, channels_last)
-        except torch.OutOfMemoryError as error:
-            raise self._out_of_memory(source.name, device, source.nbytes(dtype)) from error
-
-    def _on(self, device: torch.device) -> list[Resident]:
-        return [
-            Resident(key, one.nbytes, one.last_used, one.users > 0)
-            for key, one in self._loaded.items()
-            if key.device == str(device)
-        ]
-
-    def _unload(self, keys: Sequence[Any]) -> None:
-        if not keys:
+    def _repatch(self, holding: Holding[P], patches: P, digest: str) -> None:
+        """The patch check comes before any other decision: a network is never used with the patches of another."""
+        if holding.digest == digest:
             return
-        for key in keys:
-            del self._loaded[key]
-        loading.soft_empty_cache()
+        try:
+            holding.placement.repatch(patches)
+        except BaseException:
+            self._holdings.pop(holding.key, None)  # half patched
+            raise
+        holding.digest = digest
+
+    def _settle(self, holding: Holding[Any], device: torch.device, wanted: policy.Wanted) -> None:
+        """Bring as many of the weights as there is room for, or take some off; others give way first."""
+        room, units = self.room(device), holding.placement.units
+        buffers = self._streamer(device).buffers
+        whole = sum(unit.resident for unit in units)
+        loaded = holding.resident
+        missing = whole - loaded
+        spare = holding.patching(units)
+        working = max(wanted.working, wanted.least) + spare
+        # For one pass streaming its own weights costs no more than what loads others' again: they stay if used sooner.
+        patient = wanted.next_use if wanted.passes == 1 and not room.keeps_whole else -1
+        free = self._make_room(working + (0 if room.streams_all else missing), device, patient, keep=working)
+        target = room.weights_target(free + loaded, working, wanted.least + spare)
+        least = policy.least_bytes(units, buffers)
+        if room.cap is not None and free + loaded < least + wanted.least:
+            raise self._refusal(holding, device, least, wanted, free + loaded)
+        if policy.to_change(target, loaded) < 0 and not (room.keeps_whole and loaded == whole):
+            self._drop(holding, loaded - target)
+        else:
+            self._bring(holding, policy.grown(units, holding.placement.resident, target, buffers), device)
+        streamed = policy.streaming_cost(units, holding.placement.resident, 1)
+        if streamed:
+            self._streamer(device).reserve(streamed)
+            self._pin(holding)
+
+    def _bring(self, holding: Holding[Any], indexes: Sequence[int], device: torch.device) -> None:
+        if not indexes:
+            return
+        before = holding.resident
+        try:
+            holding.placement.bring(indexes)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            _log.info("Out of memory while loading the %s: unloading everything else.", holding.key.name)
+            self.unload_all()
+            here = set(holding.placement.resident)
+            rest = [i for i in indexes if i not in here]
+            missing = sum(holding.placement.units[i].resident for i in rest)
+            budget = holding.resident + min(missing, self.free_memory(device))
+            fits = policy.grown(holding.placement.units, here, budget, self._streamer(device).buffers)
+            holding.placement.bring([i for i in rest if i in set(fits)])
+        self._say(holding, "Loaded", holding.resident - before)
+
+    def _drop(self, holding: Holding[Any], needed: int) -> int:
+        """Take weights off the device; how many bytes became free."""
+        if needed <= 0:
+            return 0
+        placement = holding.placement
+        buffers = self._streamer(torch.device(holding.key.device)).buffers
+        before = holding.resident
+        placement.drop(policy.shrunk(placement.units, placement.resident, needed, buffers))
+        self._say(holding, "Partly unloaded", before - holding.resident)
+        return before - holding.resident
+
+    def _make_room(self, needed: int, device: torch.device, sooner_than: int = -1, keep: int | None = None) -> int:
+        """Let others give way until `needed` bytes are free; how many are.
+
+        sooner_than: those that are used sooner stay, except for the first `keep` bytes of what is needed.
+        """
+        free = self._free(device)
+        if free < needed and device.type == "cpu":
+            freed = sum(function(needed - free) for function in self._relief)
+            free = self._free(device) if freed else free
+        if free < needed:
+            self._give_way(needed - free, device, sooner_than)
+            free = self._free(device)
+        if keep is not None and sooner_than >= 0 and free < keep:
+            self._give_way(keep - free, device, -1)
+            free = self._free(device)
+        return free
+
+    def _give_way(self, needed: int, device: torch.device, sooner_than: int) -> None:
+        ahead = self._next_uses()
+        residents = [
+            policy.Resident(one.key, one.movable, one.last_used, one.users > 0, ahead.get(one.key, policy.NEVER))
+            for one in self._on(device)
+        ]
+        dropped = False
+        for key, nbytes in policy.reclaim(residents, needed, sooner_than):
+            holding: Holding[Any] = self._holdings[key]  # type: ignore[index]
+            dropped = True
+            if nbytes >= holding.movable:
+                self._unload([holding], trim=False)
+            else:
+                self._drop(holding, nbytes)
+        if dropped:
+            self.backend(device).trim(device)
+
+    def _leave(self, holding: Holding[Any], device: torch.device) -> None:
+        holding.users -= 1
+        gone = self._holdings.get(holding.key) is not holding
+        if not holding.users and (gone or self.settings.disable_smart_memory):
+            self._unload([holding])
+        if not any(one.users for one in self._on(device)) and self._streamer(device).nbytes:
+            self._streamer(device).release()
+
+    def _unload(self, holdings: Sequence[Holding[Any]], trim: bool = True) -> None:
+        for one in holdings:
+            if self._holdings.get(one.key) is one:
+                del self._holdings[one.key]
+            self._say(one, "Unloaded", one.resident)
+            one.placement.close()
+        if holdings and trim:
+            self.trim()
+
+    def _pin(self, holding: Holding[Any]) -> None:
+        """Let what is streamed wait in page-locked memory, as far as RAM allows."""
+        device = torch.device(holding.key.device)
+        runtime = self.backend(device).pinning()
+        if runtime is None or self.settings.disable_pinned_memory:
+            return
+        if self._pinned is None:
+            self._pinned = PinnedMemory.of(runtime, self.settings, self.backend(device).is_unified(device))
+        cpu = self.room(torch.device("cpu"))
+        self._pinned.allow(None if cpu.cap is None else max(0, cpu.free))
+        holding.placement.pin(self._pinned)
+
+    # -- small things ---------------------------------------------------------------------------------------------
+
+    def _measure(self, holding: Holding[Any], device: torch.device, working: int) -> Callable[[], None]:
+        """Begin to measure what a run takes beside what is there; the result ends that and remembers it."""
+        if working <= 0:
+            return lambda: None
+        backend = self.backend(device)
+        before, began = backend.used(device), perf_counter()
+        _log.debug("The %s is thought to need %d MB beside its weights.", holding.key.name, working // devices.MIB)
+        backend.start_peak(device)
+
+        def done() -> None:
+            measured = max(0, backend.peak(device) - before)
+            run = RunMemory(holding.key.name, holding.key.device, working, measured, perf_counter() - began)
+            self._runs.append(run)
+            _log.info("%s", run)
+
+        return done
+
+    def _free(self, device: torch.device) -> int:
+        return self.room(device).free
+
+    def _next_uses(self) -> dict[Any, int]:
+        return policy.next_uses(tuple(self._log))
+
+    def _streamer(self, device: torch.device) -> Streamer:
+        found = self._streamers.get(str(device))
+        if found is None:
+            count = 1 if self.settings.disable_async_offload else self.settings.async_offload or 2
+            found = self._streamers[str(device)] = Streamer(self.backend(device), device, count)
+        return found
+
+    def _on(self, device: torch.device) -> list[Holding[Any]]:
+        return [one for one in self._holdings.values() if one.key.device == str(device)]
+
+    @staticmethod
+    def _is(key: Key, source: Loadable[Any]) -> bool:
+        return (key.name, key.identity) == (source.name, source.identity)
+
+    def _say(self, holding: Holding[Any], what: str, nbytes: int) -> None:
+        if nbytes > 0:
+            _log.info("%s", holding.sentence(what, nbytes))
+
+    def _refusal(
+        self, holding: Holding[Any], device: torch.device, least: int, wanted: policy.Wanted, free: int
+    ) -> OutOfMemory:
+        mib, cap = devices.MIB, self.cap(device) or 0
+        flag = "--max-ram" if device.type == "cpu" else "--max-vram"
+        return OutOfMemory(
+            f"The {holding.key.name} cannot run within {flag} {cap // mib} MB.",
+            why=f"Even with its weights streamed it needs about {(least + wanted.least) // mib} MB ({least // mib} MB "
+            f"for weights in passing, {wanted.least // mib} MB to compute), and {max(0, free) // mib} MB are left; "
+            f"resident: {self._listed()}.",
+            do=f"Make the picture or the batch smaller, use the tiled form of the node, or raise {flag}.",
+        )
 
     def _out_of_memory(self, name: str, device: torch.device, needed: int) -> OutOfMemory:
         mib = devices.MIB
-        held = ", ".join(f"{one} {size // mib} MB" for one, size in self.resident()) or "nothing"
         return OutOfMemory(
             f"The {name} does not fit into the memory of {device}.",
             why=f"About {needed // mib} MB were asked for, {self.free_memory(device) // mib} MB are free; "
-            f"resident: {held}.",
-            do="Make the picture or the batch smaller, close other programs, or start with --cpu.",
+            f"resident: {self._listed()}.",
+            do="Make the picture or the batch smaller, close other programs, or start with --lowvram or --cpu.",
         )
+
+    def _listed(self) -> str:
+        shown = [f"{one.name} {one.resident // devices.MIB} MB" for one in self.held() if one.resident]
+        return ", ".join(shown) or "nothing"

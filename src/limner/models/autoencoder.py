@@ -398,7 +398,10 @@ class VAE:
     def loaded(self, working: int = 0) -> AbstractContextManager[nn.Module]:
         """The network, on its device, for as long as the block lasts. working: bytes needed besides."""
         device = self.memory.vae_device
-        return self.memory.loaded(self.source, self._precision().storage, device=device, working=working)
+        precision = self._precision()
+        return self.memory.loaded(
+            self.source, precision.storage, device=device, working=working, passes=1, compute=precision.compute
+        )
 
     def _precision(self) -> Precision:
         return self.memory.vae_precision(self.kind.dtypes)

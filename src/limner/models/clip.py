@@ -84,12 +84,15 @@ class CLIP:
         source: NetworkSource,
         memory: MemoryManager,
         embeddings: Sequence[Path] = (),
+        device: torch.device | None = None,
     ) -> None:
+        """device: where it computes; where the memory manager lets text encoders compute, if None."""
         self.encoders = tuple(encoders)
         self.encoding = encoding
         self.source = source
         self.memory = memory
         self.embeddings = tuple(embeddings)
+        self.device = device
         self.layer_idx: int | None = None
         self.tokenizer_options: dict[str, Any] = {}
         self.use_clip_schedule = False
@@ -98,7 +101,7 @@ class CLIP:
 
     def clone(self) -> CLIP:
         """A CLIP that can be changed without changing this one."""
-        other = CLIP(self.encoders, self.encoding, self.source, self.memory, self.embeddings)
+        other = CLIP(self.encoders, self.encoding, self.source, self.memory, self.embeddings, self.device)
         other.__class__ = type(self)
         other.layer_idx = self.layer_idx
         other.tokenizer_options = dict(self.tokenizer_options)
@@ -122,7 +125,7 @@ class CLIP:
     @property
     def load_device(self) -> torch.device:
         """Where it computes."""
-        return self.memory.device
+        return self.device or self.memory.text_device
 
     def model_size(self) -> int:
         """Bytes of its weights when loaded."""
@@ -251,7 +254,7 @@ class CLIP:
         with self.loaded() as network:
             dtype = self.memory.text_precision().compute
             placed = [[self._placed(token) for token in row] for row in rows]
-            found = encode_weighted(transformer(network, name), placed, settings, dtype)
+            found = encode_weighted(transformer(network, name), placed, settings, dtype, self.load_device)
         extra = {key: value.cpu() for key, value in found.extra.items()}
         return Encoded(found.cond.cpu(), None if found.pooled is None else found.pooled.cpu(), extra)
 
@@ -259,7 +262,7 @@ class CLIP:
         """A token whose picture is where the network reads it."""
         if not isinstance(token[0], dict) or not isinstance(token[0].get("data"), Tensor):
             return token
-        return ({**token[0], "data": self.memory.place(token[0]["data"])}, *token[1:])
+        return ({**token[0], "data": self.memory.place(token[0]["data"], self.load_device)}, *token[1:])
 
     def _find_embedding(self, name: str, key: str) -> Tensor | None:
         for folder in self.embeddings:
@@ -292,7 +295,10 @@ class CLIP:
     def loaded(self, working: int = 0) -> Iterator[nn.Module]:
         """The network, on its device and patched, for as long as the block lasts. working: bytes needed besides."""
         source = self.source.with_patches(self.patcher.wanted_patches())
-        with self.memory.loaded(source, self.memory.text_precision().storage, working=working) as network:
+        precision = self.memory.text_precision()
+        with self.memory.loaded(
+            source, precision.storage, self.load_device, working, passes=1, compute=precision.compute
+        ) as network:
             yield network
 
     def load_model(self) -> ClipPatcher:

@@ -108,7 +108,10 @@ class ClipVision:
         wanted: int | str = "all" if self.kind.every_layer else -2
         each = self._bytes()
         seen: list[Seen] = []
-        with self.memory.loaded(self.source, self._precision().storage, working=each) as network:
+        precision = self._precision()
+        with self.memory.loaded(
+            self.source, precision.storage, working=each, passes=1, compute=precision.compute
+        ) as network:
             size = batch_that_fits(self.memory.available(), each, len(pixels))
             for part in torch.split(pixels, size):
                 given = self.memory.place(part.to(self.dtype))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from math import prod
 from typing import Any
 
 import torch
@@ -105,7 +106,13 @@ class Model(ModelPatcher):
 
     def loaded_size(self) -> int:
         """Bytes of its weights that are in memory now."""
-        return self.size if self.memory.holds(self.source) else 0
+        held = self.memory.holding(self.source)
+        return 0 if held is None else self.size - held.streamed
+
+    def lowvram_patch_counter(self) -> int:
+        """How many weights are patched each time they are used."""
+        held = self.memory.holding(self.source)
+        return 0 if held is None else held.patched
 
     def current_loaded_device(self) -> torch.device:
         """Where its weights are now."""
@@ -115,10 +122,21 @@ class Model(ModelPatcher):
         """What it computes in."""
         return self._compute_dtype or self.memory.unet_precision(self.family.dtypes).compute
 
-    def memory_required(self, input_shape: Any) -> int:
-        """Bytes that one pass over a latent of this shape (batch, channels, …) needs beside the weights."""
-        found: int = self.model.memory_required(input_shape)
-        return found
+    def memory_required(self, input_shape: Any, cond_shapes: Mapping[str, Any] | None = None) -> int:
+        """Bytes that one pass over a latent of this shape (batch, channels, …) needs beside the weights.
+
+        cond_shapes: of what conditions bring, as `BaseModel.memory_required` takes them.
+        """
+        if cond_shapes is None:  # a pack's own may take the shape alone
+            return int(self.model.memory_required(input_shape))
+        return int(self.model.memory_required(input_shape, cond_shapes=cond_shapes))
+
+    def cast_bytes(self) -> int:
+        """Bytes of its largest weight as it is computed with, where it is kept in another dtype than that."""
+        compute = self.model_dtype()
+        if self.memory.unet_precision(self.family.dtypes).storage == compute:
+            return 0
+        return max((prod(entry.shape) for entry in self.source.tensors.values()), default=0) * compute.itemsize
 
     def free_memory(self) -> int:
         """Bytes free on its device."""
@@ -206,8 +224,11 @@ class Model(ModelPatcher):
     # -- computing ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def loaded(self, working: int = 0) -> Iterator[nn.Module]:
-        """The network, on its device and patched, for as long as the block lasts. working: bytes needed besides."""
+    def loaded(self, working: int = 0, least: int | None = None, passes: int | None = None) -> Iterator[nn.Module]:
+        """The network, on its device and patched, for as long as the block lasts.
+
+        working: bytes wanted besides, least: that will do. passes: how often its weights are used in the block.
+        """
         if self._network is not None:
             yield self._network
             return
@@ -219,7 +240,16 @@ class Model(ModelPatcher):
             for other in [*self.get_nested_additional_models(), *self.model_patches_models()]:
                 if hasattr(other, "loaded"):
                     stack.enter_context(other.loaded())
-            network = stack.enter_context(self.memory.loaded(self.source, precision.storage, working=working))
+            network = stack.enter_context(
+                self.memory.loaded(
+                    self.source,
+                    precision.storage,
+                    working=working,
+                    least=least,
+                    passes=passes,
+                    compute=self.model_dtype(),
+                )
+            )
             self.memory.note(self)
             self._network, self._written = network, self.source.patches
             stack.callback(self._leave)
@@ -234,7 +264,7 @@ class Model(ModelPatcher):
         if self._network is not None:
             return self._network
         precision = self.memory.unet_precision(self.family.dtypes)
-        with self.memory.loaded(self.source, precision.storage) as network:
+        with self.memory.loaded(self.source, precision.storage, compute=self.model_dtype()) as network:
             self.memory.note(self)
             return network
 
@@ -264,11 +294,7 @@ class Model(ModelPatcher):
             raise BadInput("Weights are only changed while the model is in use.")
         if patches.digest == self._written.digest:
             return
-        precision = self.memory.unet_precision(self.family.dtypes)
-        device = self.load_device
-        layout = self.memory.channels_last(device)
-        target = self.source.with_patches(patches)
-        target.update(self._network, self._written, device, precision.storage, layout)
+        self.memory.repatch(self._network, patches)
         self._written = patches
 
     def _put_objects(self, network: nn.Module) -> Callable[[], None]:
@@ -316,17 +342,27 @@ class Model(ModelPatcher):
         del full_load
 
     def partially_load(self, device_to: Any, extra_memory: int = 0, force_patch_weights: bool = False) -> int:
-        """Load it whole. Returns the bytes that were loaded."""
-        del extra_memory
+        """Load as much of it as there is room for. Returns the bytes that were loaded; fewer than 0 were unloaded.
+
+        extra_memory: bytes of it to load more; where negative, so many are unloaded, once its patches are right.
+        """
         before = self.loaded_size()
         self.patch_model(device_to, force_patch_weights=force_patch_weights)
+        if extra_memory < 0:
+            self.memory.shrink(self.source, -int(extra_memory))
         return self.loaded_size() - before
 
     def partially_unload(self, device_to: Any, memory_to_free: int = 0, force_patch_weights: bool = False) -> int:
-        """Unload it whole, unless it is in use. Returns the bytes that became free."""
-        del device_to, memory_to_free, force_patch_weights
+        """Take so many bytes of it off its device; they are streamed when it is used. Returns the bytes that were.
+
+        memory_to_free: 0 for all of it, unless it is in use.
+        """
+        del device_to, force_patch_weights
         before = self.loaded_size()
-        self.memory.unload(self.source)
+        if memory_to_free:
+            self.memory.shrink(self.source, int(memory_to_free))
+        else:
+            self.memory.unload(self.source)
         return before - self.loaded_size()
 
     def detach(self, unpatch_all: bool = True) -> Any:

@@ -61,8 +61,10 @@ class SourcePatcher(ModelPatcher):
     @contextmanager
     def loaded(self, working: int = 0) -> Iterator[nn.Module]:
         """The network, on its device, for as long as the block lasts. working: bytes needed besides."""
-        storage = self._precision().storage
-        with self.memory.loaded(self.source, storage, device=self.load_device, working=working) as network:
+        precision = self._precision()
+        with self.memory.loaded(
+            self.source, precision.storage, device=self.load_device, working=working, compute=precision.compute
+        ) as network:
             yield network
 
     def patch_model(

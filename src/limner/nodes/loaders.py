@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
+
+import torch
 
 from limner.graph import Choice, Float, Folder, Run, node
 from limner.models.folders import load_folder
@@ -16,8 +17,6 @@ from limner.models.lora import load_lora
 from limner.models.pixel_space import pixel_space
 from limner.nodes._vocabularies import vocabularies
 from limner.nodes.kinds import CLIP, MODEL, VAE
-
-_log = logging.getLogger(__name__)
 
 Strength = Annotated[float, Float(min=-100.0, max=100.0, step=0.01)]
 LoraName = Annotated[str, Folder("loras")]
@@ -160,13 +159,12 @@ def load_three_clip_files(run: Run, clip_name1: EncoderName, clip_name2: Encoder
 
 def _clip(run: Run, names: Sequence[str], type: str, device: str | None) -> CLIP:  # noqa: A002
     """The text encoders of files. type: the word for the family. device: "cpu" to run them there."""
-    if device == "cpu":
-        _log.warning(
-            "%s: text encoders run where the models do; a device of their own is not supported yet.", ", ".join(names)
-        )
     folders = run.store.folders
     paths = [folders.path("text_encoders", name) for name in names]
-    return load_clip(paths, type, run.memory, folders.roots("embeddings"), vocabularies(run))
+    clip = load_clip(paths, type, run.memory, folders.roots("embeddings"), vocabularies(run))
+    if device == "cpu":
+        clip.device = torch.device("cpu")
+    return clip
 
 
 @node("LoraLoader", category="loaders", title="Load LoRA")

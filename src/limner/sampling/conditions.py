@@ -16,6 +16,8 @@ from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappe
 if TYPE_CHECKING:
     from limner.sampling.protocols import DiffusionModel
 
+SPARE = 1.5
+"""How many times the memory that a call needs must be free for several to be computed at once."""
 FEATHER = 8
 """Cells over which an area without a mask fades in at edges that are not the picture's."""
 NOTHING = 1e-37
@@ -197,7 +199,7 @@ def within_memory(model: DiffusionModel, calls: list[Call]) -> list[Call]:
     shape = calls[0].x.shape
     for parts in range(1, len(calls) + 1):
         chosen = calls[: len(calls) // parts]
-        if model.memory_required((len(chosen) * shape[0], *shape[1:])) * 1.5 < free:
+        if model.memory_required((len(chosen) * shape[0], *shape[1:])) * SPARE <= free:
             return chosen
     return calls[:1]
 

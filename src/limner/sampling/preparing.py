@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from limner.sampling.conditions import SPARE
 from limner.sampling.hooks import EnumHookMode, EnumWeightTarget, HookGroup, create_target_dict
 from limner.sampling.prepare import Conditions
 from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
@@ -83,13 +84,17 @@ def _prepare_sampling(
 
 
 @contextmanager
-def loaded(model: Any, noise_shape: Sequence[int], others: Sequence[Any]) -> Iterator[None]:
-    """A model and those that conditions bring, in memory for as long as the block lasts."""
-    working = model.memory_required((2 * noise_shape[0], *noise_shape[1:]))
+def loaded(model: Any, noise_shape: Sequence[int], others: Sequence[Any], steps: int = 0) -> Iterator[None]:
+    """A model and those that conditions bring, in memory for as long as the block lasts.
+
+    Room is asked for as much as positive and negative conditions take at once; one after the other will do.
+    """
+    least = model.memory_required(tuple(noise_shape))
+    working = model.memory_required((2 * noise_shape[0], *noise_shape[1:])) * SPARE
     with ExitStack() as stack:
         for other in others:
             stack.enter_context(other.loaded())
-        stack.enter_context(model.loaded(int(working)))
+        stack.enter_context(model.loaded(int(working), least=int(least), passes=steps or None))
         yield
 
 

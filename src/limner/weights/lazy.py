@@ -16,12 +16,14 @@ class LazyTensor:
 
     `read` gives a view of the mapped file where it can, so it must not be written to; `release` tells the system that
     the pages behind it are not needed for now. Derived tensors (`reshape`, `narrow`, `transpose`) stay lazy.
+    is_view: reading takes no memory: it is contiguous numbers of a mapped file, or of a tensor that is there anyway.
     """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
     release: Callable[[], None] = lambda: None
+    is_view: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -31,7 +33,7 @@ class LazyTensor:
     @classmethod
     def of(cls, tensor: Tensor) -> LazyTensor:
         """A tensor that is in memory already, seen as a lazy one."""
-        return cls(tensor.dtype, tuple(tensor.shape), lambda: tensor)
+        return cls(tensor.dtype, tuple(tensor.shape), lambda: tensor, is_view=tensor.is_contiguous())
 
     def reshape(self, *shape: int) -> LazyTensor:
         """The same numbers in another shape."""
@@ -43,11 +45,11 @@ class LazyTensor:
 
     def transpose(self) -> LazyTensor:
         """A matrix, transposed."""
-        return replace(self, shape=self.shape[::-1], read=lambda: self.read().t())
+        return replace(self, shape=self.shape[::-1], read=lambda: self.read().t(), is_view=False)
 
     def swapped(self) -> LazyTensor:
         """The second half of the rows, then the first."""
-        return replace(self, read=lambda: self.read().roll(self.shape[0] // 2, 0))
+        return replace(self, read=lambda: self.read().roll(self.shape[0] // 2, 0), is_view=False)
 
     @classmethod
     def cat(cls, parts: Sequence[LazyTensor]) -> LazyTensor:

@@ -44,6 +44,10 @@ class MappedFile:
             raw = raw.clone()  # a view of another dtype must start at a multiple of its size
         return raw.view(dtype).reshape(shape)
 
+    def is_view(self, offset: int, dtype: torch.dtype) -> bool:
+        """Whether a tensor there shares the file's pages."""
+        return self._map is not None and offset % dtype.itemsize == 0
+
     def release(self, offset: int, nbytes: int) -> None:
         """Give back the pages of a span that has been read; they come from the file again when needed."""
         if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
@@ -54,7 +58,13 @@ class MappedFile:
     def lazy(self, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> LazyTensor:
         """The tensor at `offset`, not read yet."""
         nbytes = prod(shape) * dtype.itemsize
-        return LazyTensor(dtype, shape, lambda: self.tensor(offset, dtype, shape), lambda: self.release(offset, nbytes))
+        return LazyTensor(
+            dtype,
+            shape,
+            lambda: self.tensor(offset, dtype, shape),
+            lambda: self.release(offset, nbytes),
+            self.is_view(offset, dtype),
+        )
 
 
 def _map(path: Path) -> mmap.mmap:

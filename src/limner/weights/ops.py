@@ -7,11 +7,13 @@ the model. There is no state on the classes: two models with different dtypes ru
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from limner.memory.streaming import Streamed
 
 
 class HasWeight(Protocol):
@@ -28,66 +30,86 @@ def cast(parameter: Tensor | None, like: Tensor) -> Tensor | None:
     return parameter.to(like.dtype)
 
 
-class Linear(nn.Linear):
+class Streams:
+    """A layer whose weights need not stay on the device.
+
+    streams: the names of its weights in the order in which it takes them. streamed: brings them; None where they stay.
+    """
+
+    streams: tuple[str, ...] = ("weight", "bias")
+    streamed: Streamed | None = None
+
+
+def arrived(layer: Any, like: Tensor) -> tuple[Any, ...]:
+    """A layer's weights where `like` is and in its dtype; None for a bias that it does not have."""
+    streamed: Streamed | None = layer.streamed
+    if streamed is None:
+        return cast(layer.weight, like), cast(layer.bias, like)
+    return streamed.arrive(like.dtype)
+
+
+class Linear(Streams, nn.Linear):
     """x @ weightᵀ + bias, computed in x's dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (…, in) → (…, out)."""
-        return F.linear(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type]
+        return F.linear(x, *arrived(self, x))
 
 
-class Conv1d(nn.Conv1d):
+class Conv1d(Streams, nn.Conv1d):
     """One-dimensional convolution, computed in x's dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, in, length) → (batch, out, length')."""
-        return self._conv_forward(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type,no-any-return]
+        return self._conv_forward(x, *arrived(self, x))  # type: ignore[no-any-return]
 
 
-class Conv2d(nn.Conv2d):
+class Conv2d(Streams, nn.Conv2d):
     """Two-dimensional convolution, computed in x's dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, in, height, width) → (batch, out, height', width')."""
-        return self._conv_forward(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type,no-any-return]
+        return self._conv_forward(x, *arrived(self, x))  # type: ignore[no-any-return]
 
 
-class Conv3d(nn.Conv3d):
+class Conv3d(Streams, nn.Conv3d):
     """Three-dimensional convolution, computed in x's dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, in, frames, height, width) → (batch, out, frames', height', width')."""
-        return self._conv_forward(x, cast(self.weight, x), cast(self.bias, x))  # type: ignore[arg-type,no-any-return]
+        return self._conv_forward(x, *arrived(self, x))  # type: ignore[no-any-return]
 
 
-class GroupNorm(nn.GroupNorm):
+class GroupNorm(Streams, nn.GroupNorm):
     """Group normalization, computed in x's dtype. Wu & He 2018."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, …), normalised over each group."""
-        return F.group_norm(x, self.num_groups, cast(self.weight, x), cast(self.bias, x), self.eps)
+        return F.group_norm(x, self.num_groups, *arrived(self, x), self.eps)
 
 
-class LayerNorm(nn.LayerNorm):
+class LayerNorm(Streams, nn.LayerNorm):
     """Layer normalization, computed in x's dtype. Ba et al. 2016."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (…, width), normalised over the last axes."""
-        return F.layer_norm(x, self.normalized_shape, cast(self.weight, x), cast(self.bias, x), self.eps)
+        return F.layer_norm(x, self.normalized_shape, *arrived(self, x), self.eps)
 
 
-class RMSNorm(nn.RMSNorm):
+class RMSNorm(Streams, nn.RMSNorm):
     """Root-mean-square normalization, computed in x's dtype. Zhang & Sennrich 2019."""
+
+    bias = None
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (…, width), scaled to unit mean square over the last axes."""
-        return F.rms_norm(x, list(self.normalized_shape), cast(self.weight, x), self.eps)
+        return F.rms_norm(x, list(self.normalized_shape), arrived(self, x)[0], self.eps)
 
 
-class Embedding(nn.Embedding):
-    """A table of vectors; `dtype` chooses that of the result, since ids carry none."""
+class Embedding(Streams, nn.Embedding):
+    """A table of vectors, of which only the rows asked for are brought where it does not stay; `dtype` chooses that of the result, since ids carry none."""
 
     def forward(self, ids: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """ids: (…) integers → (…, width)."""
-        found = super().forward(ids)
+        found = super().forward(ids) if self.streamed is None else self.streamed.rows(ids)
         return found if dtype is None else found.to(dtype)

@@ -312,4 +312,6 @@ def _lazy(entry: _Pickled, file: MappedFile, offsets: Mapping[str, int]) -> Lazy
     def read() -> Tensor:
         return file.tensor(offset, entry.dtype, (count,)).as_strided(entry.shape, entry.stride)
 
-    return LazyTensor(entry.dtype, entry.shape, read, lambda: file.release(offset, count * itemsize))
+    in_order = torch.empty_strided(entry.shape, entry.stride, device="meta").is_contiguous()
+    is_view = in_order and file.is_view(offset, entry.dtype)
+    return LazyTensor(entry.dtype, entry.shape, read, lambda: file.release(offset, count * itemsize), is_view)

@@ -65,4 +65,4 @@ def _multiplied(name: str, weight: LazyTensor, scale: LazyTensor, header: Checkp
         factor = scale.read().float().reshape(-1, *[1] * (len(weight.shape) - 1))
         return weight.read().float().mul_(factor).to(RESULT)
 
-    return replace(weight, dtype=RESULT, read=read)
+    return replace(weight, dtype=RESULT, read=read, is_view=False)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from limner.errors import BadInput
+from limner.memory import backends
+from limner.memory.streaming import Streamer
+from limner.memory.units import Target
 from limner.weights.adapters import Adapter
 from limner.weights.lazy import LazyTensor
 from limner.weights.patches import Patches
-
-_FLOATS_OF_A_BYTE = frozenset(
-    getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu") if hasattr(torch, name)
-)
+from limner.weights.placed import PlacedNetwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +52,8 @@ class NetworkSource:
             return sum(entry.nbytes for entry in self.tensors.values())
         return sum(prod(entry.shape) for entry in self.tensors.values()) * dtype.itemsize
 
-    def load(self, device: torch.device, dtype: torch.dtype | None, channels_last: bool = False) -> nn.Module:
-        """The network with its patched weights on `device` in `dtype` (None: as in the file), for inference.
-
-        Tensors are converted one at a time and the file's pages are given back after each, so that no more than the
-        result and one tensor are in memory. A tensor that needs no change stays a view of the file.
+    def place(self, target: Target) -> PlacedNetwork:
+        """The network for a device and a dtype, for inference; nothing is on the device before its units are brought.
 
         Raises BadInput naming the tensors that the file lacks or has in another shape.
         """
@@ -64,20 +61,23 @@ class NetworkSource:
             network = self.build()
         network.eval().requires_grad_(False)
         self._check(network)
-        for name, entry in network.state_dict(keep_vars=True).items():
-            self._put(network, name, self._convert(name, device, dtype, channels_last), isinstance(entry, nn.Parameter))
+        saved = network.state_dict(keep_vars=True)
         for name, buffer in network.named_buffers():
-            if buffer.is_meta:
+            if buffer.is_meta and name not in saved:
                 raise BadInput(f"{self.name}: the buffer {name} has no value.", why="It is not part of the file.")
-        return network
+        return PlacedNetwork(self, network, target)
 
-    def update(self, network: nn.Module, loaded: Patches, device: torch.device, dtype: torch.dtype | None,
-               channels_last: bool = False) -> None:  # fmt: skip
-        """Turn a network that was loaded with the patches `loaded` into this one: only what differs is read again."""
-        for name in self.tensors:
-            key = self.prefix + name
-            if self.patches.key_digest(key) != loaded.key_digest(key):
-                self._put(network, name, self._convert(name, device, dtype, channels_last), True)
+    def load(self, device: torch.device, dtype: torch.dtype | None, channels_last: bool = False) -> nn.Module:
+        """The whole network on a device in `dtype` (None: as in the file), with its patches.
+
+        Tensors are converted one at a time and the file's pages are given back after each, so that no more than the
+        result and one tensor are in memory. A tensor that needs no change stays a view of the file.
+
+        Raises BadInput as `place` does.
+        """
+        placed = self.place(Target(device, dtype, None, channels_last, Streamer(backends.of(device), device)))
+        placed.bring(range(len(placed.units)))
+        return placed.network
 
     def patched(self, name: str) -> Tensor:
         """One weight with its patches, in float32 when it has any, else as it is in the file."""
@@ -91,27 +91,6 @@ class NetworkSource:
             )
             for name in self.tensors
         }
-
-    def _convert(self, name: str, device: torch.device, dtype: torch.dtype | None, channels_last: bool) -> Tensor:
-        entry = self.tensors[name]
-        original = entry.read()
-        value = self.patches.apply(self.prefix + name, original)
-        target = (dtype or original.dtype) if original.is_floating_point() else original.dtype
-        if target in _FLOATS_OF_A_BYTE and value.ndim < 2:
-            target = torch.float32  # norms and biases are too few to be worth eight bits
-        layout = torch.channels_last if channels_last and value.ndim == 4 else torch.contiguous_format
-        value = value.to(device, target).contiguous(memory_format=layout)
-        if value.device.type != "cpu" or value.data_ptr() != original.data_ptr():
-            entry.release()
-        return value
-
-    def _put(self, network: nn.Module, name: str, value: Tensor, parameter: bool) -> None:
-        owner, _, leaf = name.rpartition(".")
-        module = network.get_submodule(owner)
-        if parameter and value.is_floating_point():
-            setattr(module, leaf, nn.Parameter(value, requires_grad=False))
-        else:
-            setattr(module, leaf, value)
 
     def _check(self, network: nn.Module) -> None:
         wanted = {name: tuple(entry.shape) for name, entry in network.state_dict(keep_vars=True).items()}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.weights.ops import Linear, cast
+from limner.weights.ops import Linear, arrived, cast
 
 
 def add_gated(x: Tensor, gate: Tensor, change: Tensor) -> Tensor:
@@ -68,6 +68,9 @@ def split_linear(layer: nn.Module, x: Tensor, parts: int) -> Iterator[Tensor]:
 def part_of(layer: Linear, x: Tensor, start: int, length: int) -> Tensor:
     """Outputs start … start + length of a linear layer. x: (…, in) → (…, length)."""
     rows = slice(start, start + length)
+    if layer.streamed is not None:
+        weight, whole = arrived(layer, x)
+        return F.linear(x, weight[rows], None if whole is None else whole[rows])
     bias = None if layer.bias is None else layer.bias[rows]
     return F.linear(x, cast(layer.weight[rows], x), cast(bias, x))  # type: ignore[arg-type]
 

@@ -109,7 +109,8 @@ class Embeddings(nn.Module):
                 why=f"This text encoder knows {longest} positions.",
                 do="Split the prompt into rows of that length.",
             )
-        return vectors + self.position_embedding.weight[:length].to(vectors.dtype)
+        places = torch.arange(length, device=vectors.device)
+        return vectors + self.position_embedding(places, vectors.dtype)
 
 
 class SelfAttention(nn.Module):

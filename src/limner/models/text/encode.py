@@ -90,14 +90,15 @@ def encode_weighted(
     rows: Sequence[Sequence[Sequence[Any]]],
     settings: EncodeSettings = EncodeSettings(),
     dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
 ) -> Encoded:
     """Encode rows of (id, vector or picture, weight, …) and put them one behind the other.
 
     A token's weight w moves its encoding away from what stands there in a row without text:
     z ← (z - z_empty) · w + z_empty. A picture stands for as many places as it has vectors.
 
-    settings: with the special tokens said. dtype: of the computation; the encoder's own where None. The result is
-    float32 on the encoder's device.
+    settings: with the special tokens said. dtype: of the computation; the encoder's own where None. device: where it
+    computes; where its weights are, if None. The result is float32 on that device.
     """
     filled = [_fill(encoder, row, settings, dtype) for row in rows]
     length = max((len(row.ids) for row in filled), default=encoder.longest or ROW)
@@ -105,7 +106,7 @@ def encode_weighted(
         row.pad(length, settings.pad or 0)
     weighted = any(weight != 1.0 for row in filled for weight in row.weights)
     asked = [*filled, _Filled(_empty_row(settings, length))] if weighted or not rows else filled
-    states, pooled, mask = _encode_rows(encoder, asked, settings, dtype)
+    states, pooled, mask = _encode_rows(encoder, asked, settings, dtype, device or _device(encoder))
     if weighted:
         scale = torch.tensor([row.weights for row in filled], device=states.device)[..., None]
         states = (states[:-1] - states[-1:]) * scale + states[-1:]
@@ -122,10 +123,14 @@ def _empty_row(settings: EncodeSettings, length: int) -> list[int]:
 
 
 def _encode_rows(
-    encoder: TextNetwork, rows: list[_Filled], settings: EncodeSettings, dtype: torch.dtype | None
+    encoder: TextNetwork,
+    rows: list[_Filled],
+    settings: EncodeSettings,
+    dtype: torch.dtype | None,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """The states (B, L, D) and pooled vectors (B, D) of rows, in float32, and what is no padding (B, L)."""
-    ids = torch.tensor([row.ids for row in rows], device=_device(encoder))
+    ids = torch.tensor([row.ids for row in rows], device=device)
     embeds = encoder.embed(ids.clamp(min=0), dtype)
     if any(row.vectors for row in rows):
         embeds = embeds.clone()

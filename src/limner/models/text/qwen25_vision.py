@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from limner.errors import BadInput
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
-from limner.weights.ops import Conv3d, Linear, RMSNorm
+from limner.weights.ops import Conv3d, Linear, RMSNorm, arrived
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -122,7 +122,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """patches: (N, channels · frames · patch²) → (N, D). A convolution that never overlaps is a product."""
-        return F.linear(patches, self.proj.weight.flatten(1).to(patches.dtype))
+        return F.linear(patches, arrived(self.proj, patches)[0].flatten(1))
 
 
 class Attention(nn.Module):

@@ -26,7 +26,7 @@ from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
 from limner.models.vae.kind import WORKSPACE, Autoencoder, AutoencoderKind, Frames, Peak, decoded, encoded
 from limner.models.vae.kl import AttnBlock
 from limner.weights.header import CheckpointHeader
-from limner.weights.ops import Conv2d, Conv3d, cast
+from limner.weights.ops import Conv2d, Conv3d, arrived
 
 NORM_EPS = 1e-12
 Past = dict[nn.Module, list[Tensor]]
@@ -180,8 +180,9 @@ class CausalConv3d(Conv3d):
         frames = len(taps)
         x = taps[0] if frames == 1 else torch.stack(taps, dim=2).flatten(1, 2)
         taps.clear()
-        weight = cast(self.weight[:, :, self.kernel_size[0] - frames :].flatten(1, 2), x)
-        return F.conv2d(x, weight, cast(self.bias, x), self.stride[1:], self.padding[1:])  # type: ignore[arg-type]
+        weight, bias = arrived(self, x)
+        seen = weight[:, :, self.kernel_size[0] - frames :].flatten(1, 2)
+        return F.conv2d(x, seen, bias, self.stride[1:], self.padding[1:])  # type: ignore[arg-type]
 
     def step(self, x: Tensor, past: Past | None) -> Tensor:
         """The result for one more frame (B, C, H, W), which is remembered."""

@@ -144,13 +144,13 @@ class Embeddings(nn.Module):
         if self.class_embedding is not None:
             first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
             x = torch.cat((first, x), dim=1)
-        positions = self.position_embedding.weight
-        if x.shape[1] != len(positions):
+        known = self.position_embedding.num_embeddings
+        if x.shape[1] != known:
             raise BadInput(
                 f"Pictures of {pixels.shape[-1]}×{pixels.shape[-2]} pixels make {x.shape[1]} tokens.",
-                why=f"This vision encoder knows {len(positions)} positions.",
+                why=f"This vision encoder knows {known} positions.",
             )
-        return x + positions.to(x.dtype)
+        return x + self.position_embedding(torch.arange(known, device=x.device), x.dtype)
 
 
 class SelfAttention(nn.Module):

@@ -1,0 +1,77 @@
+"""How much of a device's memory this process may have, and how much of that weights get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from limner.memory import policy
+from limner.memory.backends.protocol import Backend
+from limner.memory.settings import MemorySettings
+
+GIB = 1024**3
+RESERVED = 0.4
+"""GB of a device that are left to other programs where nothing is said."""
+INFERENCE = int(0.8 * GIB)
+"""Bytes that are left for computing where more would be required than there is."""
+RATIO = 0.4
+"""Share of the memory that weights get at least, on devices where streaming is slow."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """A device's memory under some settings, at one moment. measure: in place of the backend's own `free`."""
+
+    backend: Backend
+    device: torch.device
+    settings: MemorySettings
+    measure: Callable[[torch.device], int] | None = None
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is the computer's own memory."""
+        return self.device.type == "cpu" and self.backend.kind == "cpu"
+
+    @cached_property
+    def cap(self) -> int | None:
+        """Bytes that the settings allow this process; None where they say nothing."""
+        size = self.settings.max_ram if self.is_cpu else self.settings.max_vram
+        return None if size is None else size.of(self.backend.total(self.device))
+
+    @cached_property
+    def free(self) -> int:
+        """Bytes that can be taken now; negative where more is in use than the settings allow."""
+        reserved = 0
+        if not self.is_cpu:
+            wanted = self.settings.reserve_vram
+            reserved = int((RESERVED if wanted is None else wanted) * GIB)
+        free = (self.measure or self.backend.free)(self.device) - reserved
+        return free if self.cap is None else min(free, self.cap - self.backend.used(self.device))
+
+    @property
+    def streams_all(self) -> bool:
+        """Whether no weights are to stay: `novram`."""
+        return self.settings.novram and not self.is_cpu
+
+    @property
+    def keeps_whole(self) -> bool:
+        """Whether weights that are there stay there: `gpu_only` and `highvram`."""
+        return (self.settings.gpu_only or self.settings.highvram) and not self.is_cpu
+
+    def weights_target(self, free: int, working: int, least: int) -> int:
+        """Bytes of a network's weights that should be on the device. free: with those that are there.
+
+        working: that the computation would like, least: that it needs. Nothing below what it needs is given away
+        where the settings name a cap; otherwise the needs are estimates, and weights get their share.
+        """
+        if self.streams_all:
+            return 0
+        if self.settings.lowvram and not self.is_cpu:
+            return max(0, (free - working) // 2)
+        if free >= working:
+            return free - working
+        ratio = 0.0 if self.cap is not None or self.backend.stream(self.device) is not None else RATIO
+        return policy.weights_target(free, least, INFERENCE, ratio, floor=0)
