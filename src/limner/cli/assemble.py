@@ -70,7 +70,16 @@ def prepare_environment(settings: Settings, environment: Any) -> None:
     # programs on two cores a small picture took 62 s, and 9.5 s when waiting threads sleep.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.cuda_device is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = environment["HIP_VISIBLE_DEVICES"] = str(settings.cuda_device)
+        for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
+            environment[name] = str(settings.cuda_device)
+    if settings.cuda_malloc or settings.disable_cuda_malloc:
+        chosen = "cudaMallocAsync" if settings.cuda_malloc else "native"
+        others = [
+            one
+            for one in environment.get("PYTORCH_CUDA_ALLOC_CONF", "").split(",")
+            if one and not one.startswith("backend:")
+        ]
+        environment["PYTORCH_CUDA_ALLOC_CONF"] = ",".join([*others, f"backend:{chosen}"])
     if settings.oneapi_device_selector is not None:
         environment["ONEAPI_DEVICE_SELECTOR"] = settings.oneapi_device_selector
     if settings.deterministic:
