@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from limner.models.model import Model
 
 MIB = 1024 * 1024
+TEXT_TOKENS = 256
+"""Of a prompt whose length is not said."""
+CPU_HALF = 1.65
+"""On the CPU root-mean-square norms in sixteen bits are made of operations whose results are in float32."""
 
 
 class ModelType(Enum):
@@ -68,8 +72,8 @@ class BaseModel:
         self.current_patcher = patcher
         self.device = patcher.load_device
         self.manual_cast_dtype: torch.dtype | None = None
-        self.memory_usage_factor = patcher.family.memory_factor
-        self.memory_usage_factor_conds: tuple[str, ...] = ()
+        self.memory_usage_factor = patcher.family.memory_factor * patcher.family.memory_scale(patcher.config)
+        self.memory_usage_factor_conds: tuple[str, ...] = ("ref_latents",)
         self.adm_channels = int(getattr(patcher.config, "adm_in_channels", None) or 0)
         self.inpaint_model = "mask" in patcher.family.concat(patcher.config)
         self.model_loaded_weight_memory = 0
@@ -197,10 +201,25 @@ class BaseModel:
         return self.current_patcher.place(tensor)
 
     def memory_required(self, input_shape: Any, cond_shapes: Mapping[str, Any] | None = None) -> int:
-        """Bytes that one pass over a latent of this shape (batch, channels, …) needs beside the weights."""
-        del cond_shapes
-        area = input_shape[0] * prod(input_shape[2:])
-        return int(area * self.get_dtype().itemsize * 0.01 * self.memory_usage_factor * MIB)
+        """Bytes that one pass over a latent of this shape (batch, channels, …) needs beside the weights.
+
+        A hundredth of a MiB · the family's factor · bytes of a number, for each latent cell. What conditions bring
+        counts as cells: a token of text as many as the family says, a cell of a picture to go by as one.
+
+        cond_shapes: shapes of what the network is given, by argument name, a list of one or several (batch, …) each;
+        `extra_conds_shapes` says them. Text that is not said has 256 tokens.
+        """
+        said, family = cond_shapes or {}, self.family
+        cells = float(input_shape[0] * prod(input_shape[2:]))
+        for name in self.memory_usage_factor_conds:
+            cells += sum(shape[0] * prod(shape[2:]) for shape in said.get(name) or ())
+        texts = said.get("c_crossattn") or [(input_shape[0], TEXT_TOKENS)]
+        tokens = sum(shape[0] * shape[1] for shape in texts)
+        factor = 0.01 * self.memory_usage_factor
+        needed = max(factor * cells, family.memory_least) + factor * family.memory_text * tokens
+        size = self.get_dtype().itemsize
+        slow = CPU_HALF if self.device.type == "cpu" and size == 2 else 1.0
+        return int(needed * size * slow * MIB) + self.current_patcher.cast_bytes()
 
     def process_latent_in(self, latent: Tensor) -> Tensor:
         """Autoencoder space to model space. Raises BadInput for a latent of another autoencoder."""
@@ -257,9 +276,16 @@ class BaseModel:
             + (f", or with Load CLIP and the type {words}." if words else "."),
         )
 
-    def extra_conds_shapes(self, **_: Any) -> dict[str, Any]:
-        """Shapes of what `extra_conds` makes, where they count for memory."""
-        return {}
+    def extra_conds_shapes(self, **conditioning: Any) -> dict[str, Any]:
+        """Shapes of what `extra_conds` makes for one picture, where they count for memory: text, pictures to go by."""
+        found: dict[str, Any] = {}
+        text = conditioning.get("cross_attn")
+        if isinstance(text, Tensor) and text.ndim == 3:
+            found["c_crossattn"] = [(1, *text.shape[1:])]
+        references = [one for one in conditioning.get("reference_latents") or () if isinstance(one, Tensor)]
+        if references:
+            found["ref_latents"] = [(1, *one.shape[1:]) for one in references]
+        return found
 
     # -- computing ------------------------------------------------------------------------------------------------
 

@@ -128,7 +128,11 @@ class Family:
     config; packs read it.
     saved_prefix: of its tensors in checkpoints that are saved. modelspec: its name in the ModelSpec standard of
     metadata; its own where empty.
-    dtypes: supported, the preferred first. memory_factor: of activations, see `Model.memory_required`.
+    dtypes: supported, the preferred first.
+    memory_factor: of one pass, in hundredths of a MiB for each latent cell and byte of a number; memory_text: how many
+    latent cells a token of the text takes as much as; memory_least: what it takes however small the picture is, in MiB
+    for each byte of a number; memory_scale: what a network takes of that, given the config,
+    where builds differ in width. Measured by benchmarks/memory_formula.py; see `BaseModel.memory_required`.
     """
 
     name: str
@@ -154,6 +158,9 @@ class Family:
     modelspec: str = ""
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32)
     memory_factor: float = 2.0
+    memory_text: float = 8.0
+    memory_least: float = 0.0
+    memory_scale: Callable[[Any], float] = lambda config: 1.0  # noqa: ARG005
 
     def variant(self, config: Any) -> Variant | None:
         """The build that a network of this config is; None for the family's own."""

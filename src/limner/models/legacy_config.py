@@ -45,7 +45,7 @@ class LegacyConfig:
             model.family.name,
             sampling_settings=dict(prediction.settings) if prediction is not None else {},
             supported_inference_dtypes=tuple(model.family.dtypes),
-            memory_usage_factor=model.family.memory_factor,
+            memory_usage_factor=model.family.memory_factor * model.family.memory_scale(model.config),
             variant="" if variant is None else variant.name,
         )
 

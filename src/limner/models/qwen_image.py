@@ -620,5 +620,6 @@ FAMILY = Family(
     lora=LoraNames(own=("{dots}", "transformer.{dots}", "lycoris_{flat}"), signs=("_img_mlp_net_", "_img_mod_1")),
     legacy=lambda config: {"image_model": "qwen_image"},  # noqa: ARG005
     dtypes=(torch.bfloat16, torch.float32),
-    memory_factor=1.8,
+    memory_factor=0.52,  # measured: benchmarks/memory_formula.py
+    memory_text=8.0,
 )

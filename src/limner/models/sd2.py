@@ -96,5 +96,6 @@ FAMILY = Family(
     variants=(Variant("sd2_unclip", "unCLIP", lambda config: config.adm_in_channels is not None),),
     lora=UNET_LORA_NAMES,
     modelspec="stable-diffusion-v2",
-    memory_factor=1.0,
+    memory_factor=0.46,  # measured: benchmarks/memory_formula.py
+    memory_text=1.0,
 )

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from limner.models.base import BaseModel
 
 HEAD_WIDTH = 64  # of the published models
+WIDEST = 2432  # 3.5 large, by which `memory_factor` is
 
 # -- the network ------------------------------------------------------------------------------------------------------
 
@@ -596,5 +597,7 @@ FAMILY = Family(
         "pos_embed_scaling_factor": None,
         "num_patches": config.pos_embed_max_size**2,
     },
-    memory_factor=1.2,
+    memory_factor=0.41,  # of the large build; measured: benchmarks/memory_formula.py
+    memory_text=11.0,
+    memory_scale=lambda config: config.hidden_size / WIDEST,
 )
