@@ -132,9 +132,10 @@ class AttnBlock(nn.Module):
     @staticmethod
     def optimized_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v: (batch, channels, height, width) → the same shape."""
-        # (batch, 1 head, pixels, channels): a view when they are channels-last
+        # (batch, 1 head, pixels, channels): a view when they are channels-last. Of channels that are not side by side
+        # torch would make all scores, of which there are 268 million in a picture of 1024².
         shape = q.shape
-        q, k, v = (part.flatten(2).transpose(1, 2)[:, None] for part in (q, k, v))
+        q, k, v = (part.flatten(2).transpose(1, 2).contiguous()[:, None] for part in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(shape)
 
 
