@@ -1,0 +1,73 @@
+"""Eight-bit floats, e4m3fn and e5m2, with one scale for the tensor or one for each row.
+
+weight ≈ scale · number, scale = amax / the largest number of the dtype (448, 57344). Inputs are rounded with a fixed
+`input_scale`, or with one that is measured each time: for the whole, or for each token where weights have one a row.
+Source: Micikevicius et al. 2022, "FP8 Formats for Deep Learning".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limner.weights.quant.layout import Encoded, Layout
+from limner.weights.quant.matmul import fp8_product
+from limner.weights.quant.parts import Parts
+from limner.weights.quant.rounding import GRIDS, Rounding, positive
+
+
+class Float8(Layout):
+    """dtype: of the numbers. by_row: a scale for each."""
+
+    def __init__(self, name: str, dtype: torch.dtype, by_row: bool, least_sqnr: float) -> None:
+        self.name = name
+        self.storage = dtype  # type: ignore[misc] - as fixed for this layout as for its class
+        self.by_row = by_row
+        self.least_sqnr = least_sqnr
+
+    def encode(self, matrix: Tensor, rounding: Rounding, scale: Tensor | None, **options: Any) -> Encoded:
+        """Numbers that are too large for a given scale become the largest."""
+        if scale is None:
+            amax = matrix.abs().amax(1, keepdim=True) if self.by_row else matrix.abs().amax()
+            scale = amax / torch.finfo(self.storage).max
+        scale = positive(scale)
+        return rounding.to_float8(matrix / scale, self.storage), {"scale": scale}, {}
+
+    def decode(self, parts: Parts) -> Tensor:
+        """scale · number."""
+        return parts.numbers.float().reshape(parts.rows, -1) * self.scale(parts)
+
+    def half_steps(self, parts: Parts) -> Tensor:
+        """Half the distance of neighbouring floats; what float32 loses in dividing is a hundredth of that or less."""
+        numbers = parts.numbers.float().reshape(parts.rows, -1)
+        return GRIDS[self.storage].spacing(numbers) * self.scale(parts) * 0.5 * (1 + 1e-4)
+
+    def fast_linear(self, x: Tensor, parts: Parts, bias: Tensor | None) -> Tensor | None:
+        """The device's float8 product. Inputs are e4m3 whatever the weight is: more of the product fits them."""
+        layout = self if self.storage == torch.float8_e4m3fn else INPUTS[self.by_row]
+        return self.linear_of_parts(layout.encode_inputs(x, parts), parts, bias, x.dtype)
+
+    def rounded(self, x: Tensor, parts: Parts) -> Tensor:
+        """As `fast_linear` rounds."""
+        layout = self if self.storage == torch.float8_e4m3fn else INPUTS[self.by_row]
+        return layout.decode(layout.encode_inputs(x, parts)).to(x.dtype)
+
+    def linear_of_parts(self, x: Parts, weight: Parts, bias: Tensor | None, out: torch.dtype | None) -> Tensor | None:
+        """Both in float8, multiplied where the device does that."""
+        out = out or x.dtype
+        if x.numbers.dtype not in GRIDS:
+            return None
+        numbers = weight.numbers.reshape(weight.rows, -1)
+        product = fp8_product(x.numbers, x.tensors["scale"], numbers, weight.tensors["scale"], out)
+        return product if bias is None or product is None else product + bias.to(out)
+
+
+LAYOUTS = (
+    Float8("float8_e4m3fn", torch.float8_e4m3fn, by_row=False, least_sqnr=31.0),
+    Float8("float8_e4m3fn_rowwise", torch.float8_e4m3fn, by_row=True, least_sqnr=31.0),
+    Float8("float8_e5m2", torch.float8_e5m2, by_row=False, least_sqnr=25.0),
+    Float8("float8_e5m2_rowwise", torch.float8_e5m2, by_row=True, least_sqnr=25.0),
+)
+INPUTS = {layout.by_row: layout for layout in LAYOUTS if layout.storage == torch.float8_e4m3fn}
