@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,26 @@ class Bench:
         raise AssertionError(f"no {kind} event")
 
 
+class FakeMemory:
+    """A memory manager that has nothing, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.relief: list[Callable[[int], int]] = []
+
+    def add_relief(self, function: Callable[[int], int]) -> None:
+        self.relief.append(function)
+
+    def unload_all(self) -> None:
+        self.calls.append("unload_all")
+
+    def trim(self) -> None:
+        self.calls.append("trim")
+
+    def held(self) -> list[Any]:
+        return []
+
+
 def registry() -> NodeRegistry:
     """The small nodes."""
     return NodeRegistry(collect(nodes))
@@ -76,9 +96,17 @@ def registry() -> NodeRegistry:
 
 @asynccontextmanager
 async def bench(
-    folder: Path, *classes: type, started: bool = True, source: NodeSource | None = None, **settings: Any
+    folder: Path,
+    *classes: type,
+    started: bool = True,
+    source: NodeSource | None = None,
+    memory: Any = None,
+    **settings: Any,
 ) -> AsyncIterator[Bench]:
-    """A running engine in a folder; its store is closed at the end. classes: kinds of a pack, by their names."""
+    """A running engine in a folder; its store is closed at the end. classes: kinds of a pack, by their names.
+
+    memory: the memory manager.
+    """
     chosen = Settings(base_directory=str(folder), **settings)
     store = Store.open(chosen)
     kinds = registry()
@@ -86,7 +114,7 @@ async def bench(
         kinds.add_source(ClassSource({one.__name__: one for one in classes}))
     if source is not None:
         kinds.add_source(source)
-    engine = Engine(chosen, store, kinds)
+    engine = Engine(chosen, store, kinds, memory=None if memory is None else lambda: memory)
     found = Bench(engine)
     if started:
         await engine.start()

@@ -5,7 +5,7 @@ import asyncio
 from limner.engine import Engine
 from limner.settings import Settings
 from limner.store import Store
-from tests.engine.make import bench, call, registry, say_and_show
+from tests.engine.make import FakeMemory, bench, call, registry, say_and_show
 
 WAITING = {"1": call("Wait", text="x"), "2": call("Show", source=["1", 0])}
 
@@ -187,19 +187,14 @@ def test_the_store_of_a_closed_engine_opens_again(tmp_path):
 
 
 async def test_an_engine_that_ends_unloads_its_models(tmp_path):
-    unloaded = []
-
-    class Memory:
-        def unload_all(self):
-            unloaded.append(True)
-
+    memory = FakeMemory()
     settings = Settings(base_directory=str(tmp_path))
     store = Store.open(settings)
-    engine = Engine(settings, store, registry(), memory=Memory)
+    engine = Engine(settings, store, registry(), memory=lambda: memory)
     await engine.start()
     accepted = await engine.submit({"prompt": {"1": call("Reach"), "2": call("Show", source=["1", 0])}})
     await engine.wait(accepted.prompt_id)
-    assert not unloaded
+    assert memory.calls == []
     await engine.close()
     store.close()
-    assert unloaded
+    assert memory.calls == ["unload_all", "trim"]

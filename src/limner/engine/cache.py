@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
+
+from limner.engine.sizes import Piece, pieces, ram_of
 
 Owner = tuple[str, str]
 """The node of a prompt, and its kind, that a node belongs to which an expansion made (rule C9)."""
@@ -86,6 +89,15 @@ class ResultCache(Protocol):
     def poll(self, held: Callable[[], Collection[bytes]]) -> None:
         """A node has ended. held: signatures of results that the run holds itself; dropping them frees nothing."""
 
+    def relieve(self, needed: int, held: Mapping[bytes, Entry]) -> int:
+        """Drop results until `needed` bytes of RAM are free, the least worth first; how many came free.
+
+        held: results that the running prompt still needs; they stay.
+        """
+
+    def entries(self) -> list[Entry]:
+        """What is kept in memory. May be called by any thread."""
+
     def clear(self) -> None:
         """Keep nothing."""
 
@@ -153,6 +165,21 @@ class ClassicCache:
     def poll(self, held: Callable[[], Collection[bytes]]) -> None:
         """Nothing is to be done."""
 
+    def relieve(self, needed: int, held: Mapping[bytes, Entry]) -> int:
+        """Drop results until `needed` bytes of RAM are free, the least worth first; how many came free."""
+        going, freed = to_give_up(self._entries, self._age, needed, held)
+        for signature in going:
+            del self._entries[signature]
+            self._owned.pop(signature, None)
+        return freed
+
+    def _age(self, signature: bytes) -> int:
+        return self._generation - self._owned[signature][1] if signature in self._owned else 0
+
+    def entries(self) -> list[Entry]:
+        """What is kept."""
+        return list(self._entries.values())
+
     def clear(self) -> None:
         """Keep nothing."""
         self._entries.clear()
@@ -202,6 +229,21 @@ class LruCache:
     def poll(self, held: Callable[[], Collection[bytes]]) -> None:
         """Nothing is to be done."""
 
+    def relieve(self, needed: int, held: Mapping[bytes, Entry]) -> int:
+        """Drop results until `needed` bytes of RAM are free, the least worth first; how many came free."""
+        entries = {one: kept.entry for one, kept in self._entries.items()}
+        going, freed = to_give_up(entries, self._age, needed, held)
+        for signature in going:
+            del self._entries[signature]
+        return freed
+
+    def _age(self, signature: bytes) -> int:
+        return self._generation - self._entries[signature].used
+
+    def entries(self) -> list[Entry]:
+        """What is kept."""
+        return [kept.entry for kept in list(self._entries.values())]
+
     def clear(self) -> None:
         """Keep nothing."""
         self._entries.clear()
@@ -245,27 +287,22 @@ class RamCache(LruCache):
             self._collected = now
             gc.collect()
         kept_by_run = held()
-        places = {signature: place for place, signature in enumerate(self._entries)}
-        order = sorted(places, key=lambda one: (-self._score(self._entries[one]), places[one]))
-        for signature in order:
+        for signature in worst_first({one: kept.entry for one, kept in self._entries.items()}, self._age):
             if self._available() >= self._headroom * ENOUGH:
                 return
             if signature not in kept_by_run:
                 del self._entries[signature]
 
-    def _score(self, kept: _Kept) -> float:
-        """How little a result is worth its memory: by size, growing with each prompt that does not use it."""
-        return AGEING ** (self._generation - kept.used) * (0.1 + ram_of(kept.entry.outputs))
-
 
 GB = 1024**3
-AGEING = 1.3
+AGEING = math.log(1.3)
+"""By how much the logarithm of a result's weight grows with each prompt that does not use it."""
 COLLECT_INTERVAL = 1.0
 """Seconds between two collections of cyclic garbage while there is too little memory."""
 ENOUGH = 1.1
 """Once there is too little memory, room is made for a tenth more than is to stay free."""
-TENSOR_SHARE = 0.5
-"""Tensors count half: others may hold them too."""
+LEAST = 1 << 20
+"""Bytes of RAM that a result takes at least for its memory to be asked back."""
 
 
 def free_memory() -> float:
@@ -275,19 +312,40 @@ def free_memory() -> float:
     return float(psutil.virtual_memory().available)
 
 
-def ram_of(value: Any, depth: int = 0) -> float:
-    """Bytes of main memory that a result keeps: tensors, lists and dicts of them, and objects that say it."""
-    if depth > 8 or value is None or isinstance(value, (str, int, float, bool)):
-        return 0.0
-    if isinstance(value, (list, tuple)):
-        return sum(ram_of(one, depth + 1) for one in value)
-    if isinstance(value, dict):
-        return sum(ram_of(one, depth + 1) for one in value.values())
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size() * TENSOR_SHARE if value.device.type == "cpu" else 0.0
-    said = getattr(value, "get_ram_usage", None)
-    return float(said()) if callable(said) else 0.0
+def worst_first(entries: Mapping[bytes, Entry], age: Callable[[bytes], int]) -> list[bytes]:
+    """Signatures of results, that of the one least worth its memory first.
+
+    By size, growing with each prompt that does not use it; of equals, the first comes first. age: how many those are.
+    """
+    scores = {one: math.log(0.1 + ram_of(entry.outputs)) + AGEING * age(one) for one, entry in entries.items()}
+    return sorted(scores, key=scores.__getitem__, reverse=True)
+
+
+def to_give_up(
+    entries: Mapping[bytes, Entry], age: Callable[[bytes], int], needed: int, held: Mapping[bytes, Entry]
+) -> tuple[list[bytes], int]:
+    """Which results to drop so that `needed` bytes of RAM come free, the least worth first, and how many do.
+
+    None that is held, and none whose tensors in RAM that are not held too are smaller than LEAST: a text's embedding
+    costs nothing to keep, and a text encoder to have again. Memory that two results share is free once both are gone.
+    """
+    kept = {piece for entry in held.values() for piece in pieces(entry.outputs)}
+    found: dict[bytes, dict[Piece, int]] = {}
+    for signature, entry in entries.items():
+        if signature not in held:
+            own = {one: size for one, size in pieces(entry.outputs).items() if one.device == "cpu" and one not in kept}
+            if sum(own.values()) >= LEAST:
+                found[signature] = own
+    sharers = Counter(piece for own in found.values() for piece in own)
+    going: list[bytes] = []
+    freed = 0
+    for signature in worst_first({one: entries[one] for one in found}, age):
+        if freed >= needed:
+            break
+        going.append(signature)
+        sharers.subtract(found[signature].keys())
+        freed += sum(size for piece, size in found[signature].items() if not sharers[piece])
+    return going, freed
 
 
 class NoCache:
@@ -311,6 +369,14 @@ class NoCache:
 
     def poll(self, held: Callable[[], Collection[bytes]]) -> None:
         """Nothing is to be done."""
+
+    def relieve(self, needed: int, held: Mapping[bytes, Entry]) -> int:  # noqa: ARG002 - there is nothing to drop
+        """0."""
+        return 0
+
+    def entries(self) -> list[Entry]:
+        """Nothing."""
+        return []
 
     def clear(self) -> None:
         """There is nothing to drop."""

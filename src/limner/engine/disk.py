@@ -8,7 +8,7 @@ import os
 import platform
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -102,6 +102,14 @@ class DiskCache:
     def poll(self, held: Callable[[], Collection[bytes]]) -> None:
         """A node has ended."""
         self._inner.poll(held)
+
+    def relieve(self, needed: int, held: Mapping[bytes, Entry]) -> int:
+        """Drop results from memory; how many bytes came free."""
+        return self._inner.relieve(needed, held)
+
+    def entries(self) -> list[Entry]:
+        """What is kept in memory."""
+        return self._inner.entries()
 
     def clear(self) -> None:
         """Keep nothing in memory. Files stay: they cost none, and are what is left when the process ends."""

@@ -21,7 +21,7 @@ from limner.engine.control import QueueControl
 from limner.engine.disk import open_disk_cache
 from limner.engine.events import Event, Executing, StatusChanged
 from limner.engine.executors.functions import Functions
-from limner.engine.executors.local import LocalExecutor, Outcome, now
+from limner.engine.executors.local import Describe, LocalExecutor, Outcome, now
 from limner.engine.files import StoreFiles
 from limner.engine.history import History
 from limner.engine.hub import EventHub
@@ -59,7 +59,7 @@ class Engine:
 
     settings: `limner.settings.Settings`. store: where files and jobs are. registry: which nodes there are.
     executor: where nodes run; by default a thread of this process. memory: makes the memory manager that nodes reach
-    as `run.memory`, called when the first node that takes a Run needs it.
+    as `run.memory`, called when the first node that takes a Run needs it. describe_memory: see `LocalExecutor`.
 
     Methods are for the event loop that `start` was called on, unless they say otherwise.
     """
@@ -71,6 +71,7 @@ class Engine:
         registry: NodeRegistry,
         executor: Executor | None = None,
         memory: Callable[[], Any] | None = None,
+        describe_memory: Describe | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -86,8 +87,10 @@ class Engine:
         self.history = History(store.jobs)
         self.jobs = Jobs(self.queue, store.jobs)
         self._functions = Functions(registry)
-        chosen = executor or LocalExecutor(settings, store, registry, self._make_cache(), memory)
-        self._worker = Worker(self.queue, self.events, chosen, store.jobs, self._finished)
+        self._executor = executor or LocalExecutor(
+            settings, store, registry, self._make_cache(), memory, describe_memory
+        )
+        self._worker = Worker(self.queue, self.events, self._executor, store.jobs, self._finished, settings.idle_unload)
         self._counter = 0
         self._replay = Replay()
         self.stats = Stats()
@@ -249,6 +252,29 @@ class Engine:
     def free(self, unload_models: bool = False, free_memory: bool = False) -> None:
         """After the running prompt, or at once, unload models; with free_memory forget cached results too."""
         self._worker.free(unload_models, free_memory)
+
+    async def freed(self, unload_models: bool = False, free_memory: bool = False, within: float = 30.0) -> bool:
+        """Ask for the same, and wait until it is done; False when that takes longer than `within` seconds.
+
+        What a running prompt does not need goes at once, the rest when it is over, whether or not someone waits.
+        """
+        done = asyncio.wrap_future(self._worker.free(unload_models, free_memory))
+        if not (unload_models or free_memory) or not self._worker.is_alive():
+            return True
+        sparing = asyncio.ensure_future(asyncio.to_thread(self._worker.spare, unload_models, free_memory))
+        _, left = await asyncio.wait((done, sparing), timeout=within)
+        return not left
+
+    def use_memory(self, manager: Any) -> None:
+        """This is the memory manager, though it was not made for a node."""
+        if isinstance(self._executor, LocalExecutor):
+            self._executor.use_memory(manager)
+
+    async def describe_memory(self) -> dict[str, Any] | None:
+        """What is where in memory, as `limner.memory.report` says it; None as long as nothing was loaded."""
+        if not isinstance(self._executor, LocalExecutor):
+            return None
+        return await asyncio.to_thread(self._executor.describe_memory)
 
     def current(self, client_id: str) -> Executing | None:
         """The node that runs now, for a client that connects late, if the running prompt is its."""

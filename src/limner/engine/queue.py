@@ -147,11 +147,15 @@ class Queue:
             job.rank = job.turn
         heapq.heappush(self._heap, (job.number, job.rank, job.turn, job))
 
-    def take(self) -> Job | None:
-        """Wait for the next job, which is then running; None when `wake` or `close` was called instead."""
+    def take(self, timeout: float | None = None) -> Job | None:
+        """Wait for the next job, which is then running.
+
+        None when `wake` or `close` was called instead, or none came within `timeout` seconds.
+        """
         with self._condition:
-            while not (self._closed or self._woken or (self._waiting and not self._paused)):
-                self._condition.wait()
+            self._condition.wait_for(
+                lambda: self._closed or self._woken or (self._waiting and not self._paused), timeout
+            )
             self._woken = False
             if self._closed or self._paused:
                 return None

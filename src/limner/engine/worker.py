@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from limner.engine.events import Event, Executing, ExecutionError, ExecutionInterrupted, ExecutionStart
@@ -39,6 +40,39 @@ class Executor(Protocol):
     def drop_results(self) -> None:
         """Forget every cached result."""
 
+    def trim(self) -> None:
+        """Give memory that nothing is in back to the system."""
+
+    def spare(self, unload_models: bool, free_memory: bool) -> None:
+        """Do without what the running prompt does not need, as soon as may be. Any thread."""
+
+
+class IdleClock:
+    """Says once when no prompt has run for so many seconds since one did; never for 0 seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def begun(self) -> None:
+        """A prompt runs."""
+        self._since = None
+
+    def ended(self) -> None:
+        """A prompt is over."""
+        self._since = time.monotonic() if self._seconds else None
+
+    def left(self) -> float | None:
+        """Seconds until it is time; None where nothing is waited for."""
+        return None if self._since is None else max(0.0, self._since + self._seconds - time.monotonic())
+
+    def due(self) -> bool:
+        """Whether it is time; once."""
+        if self.left() != 0.0:
+            return False
+        self._since = None
+        return True
+
 
 class Hand:
     """A thread that runs prompts, and the prompt it has in hand."""
@@ -52,13 +86,20 @@ class Hand:
 
 class Worker:
     """One prompt at a time (rule Q1). finished: called after each prompt with the job and how it ended, in any thread.
+    idle_unload: seconds without a prompt after which models are unloaded, 0 for never.
 
     A prompt that is interrupted is over within a second. Its node is asked, then broken off. One that cannot be, in a
     long call into C, is left behind: its thread ends when it returns, and another takes the next prompt.
     """
 
     def __init__(
-        self, queue: Queue, hub: EventHub, executor: Executor, jobs: Any, finished: Callable[[Job, Outcome], object]
+        self,
+        queue: Queue,
+        hub: EventHub,
+        executor: Executor,
+        jobs: Any,
+        finished: Callable[[Job, Outcome], object],
+        idle_unload: float = 0.0,
     ) -> None:
         self._queue = queue
         self._hub = hub
@@ -68,6 +109,8 @@ class Worker:
         self._lock = threading.Lock()
         self._unload = False
         self._drop = False
+        self._freed: list[Future[None]] = []
+        self._idle = IdleClock(idle_unload)
         self._collected = time.monotonic()
         self._hand = Hand(self._work)
 
@@ -87,20 +130,34 @@ class Worker:
             self._hand.thread.join(timeout)
         return not self._hand.thread.is_alive()
 
-    def free(self, unload_models: bool, free_memory: bool) -> None:
-        """After the running prompt, or at once, unload models; with free_memory forget results too."""
+    def free(self, unload_models: bool, free_memory: bool) -> Future[None]:
+        """After the running prompt, or at once, unload models; with free_memory forget results too.
+
+        What is returned is done once that is.
+        """
+        done: Future[None] = Future()
+        done.set_running_or_notify_cancel()  # whoever waits may leave; it is done all the same
         with self._lock:
             self._unload = self._unload or unload_models
             self._drop = self._drop or free_memory
+            self._freed.append(done)
         self._queue.wake()
+        return done
+
+    def spare(self, unload_models: bool, free_memory: bool) -> None:
+        """Free at once what the running prompt does not need. Waits for the device; any thread."""
+        if self._queue.running_jobs():
+            self._executor.spare(unload_models, free_memory)
 
     def _work(self, hand: Hand) -> None:
         while not hand.left_behind:
-            job = self._queue.take()
+            job = self._queue.take(self._idle.left())
             if self._queue.closed:
                 break
             if job is not None:
                 self._run(hand, job)
+            elif self._idle.due():
+                self._unload = True
             if not hand.left_behind:
                 self._tidy()
         if hand.left_behind:
@@ -112,6 +169,7 @@ class Worker:
         self._tidy()
 
     def _run(self, hand: Hand, job: Job) -> None:
+        self._idle.begun()
         self._jobs.start(job.prompt_id)
         hand.job = job
         if job.interrupted:
@@ -140,6 +198,7 @@ class Worker:
         """Record how a prompt ended and tell it, unless that was done already."""
         if not self._queue.settle(job):
             return
+        self._idle.ended()
         if self._queue.closed and outcome.status == "cancelled":
             return  # the process ends: the prompt stays unfinished in the store and runs again next time
         if job.interrupted and outcome.status == "completed":
@@ -199,16 +258,24 @@ class Worker:
 
     def _tidy(self) -> None:
         with self._lock:
-            unload, drop = self._unload, self._drop
+            unload, drop, freed = self._unload, self._drop, self._freed
             self._unload = self._drop = False
+            self._freed = []
         try:
             if unload:
                 self._executor.unload_models()
             if drop:
                 self._executor.drop_results()
+            if unload or drop:
+                self._executor.trim()
         except Exception:
             log.exception("Memory could not be freed.")
-        if unload or drop or (time.monotonic() - self._collected > GC_INTERVAL and not self._queue.remaining()):
+        finally:
+            for one in freed:
+                one.set_result(None)
+        if unload or drop:
+            self._collected = time.monotonic()
+        elif time.monotonic() - self._collected > GC_INTERVAL and not self._queue.remaining():
             gc.collect()
             self._collected = time.monotonic()
 

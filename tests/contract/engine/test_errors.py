@@ -5,6 +5,7 @@ import pytest
 from limner.errors import OutOfMemory
 from tests.contract.engine import classes
 from tests.contract.engine.make import call, called, engine, error, out, shown
+from tests.engine.make import FakeMemory
 
 
 class Thing:
@@ -85,12 +86,7 @@ async def test_the_fields_of_an_error(tmp_path):
 @pytest.mark.parametrize("kind", ["limner", "python"])
 async def test_out_of_memory_unloads_models_and_gives_a_tip(kind, tmp_path):
     """Rule R3."""
-
-    class Memory:
-        unloaded = 0
-
-        def unload_all(self):
-            Memory.unloaded += 1
+    memory = FakeMemory()
 
     class Loads(classes.Node):
         def go(self, text):
@@ -99,7 +95,7 @@ async def test_out_of_memory_unloads_models_and_gives_a_tip(kind, tmp_path):
             return (str(CURRENT_RUN.get().memory is not None),)
 
     async with engine(tmp_path, Full, Loads) as b:
-        b.engine._worker._executor._make_memory = Memory
+        b.engine._worker._executor._make_memory = lambda: memory
         raw = {"0": call("Loads", text="x"), "1": call("Full", text=kind), "2": out("1"), "3": out("0")}
         raw["1"]["inputs"]["text"] = ["4", 0]
         raw |= {"4": call("Join", a=["0", 0], b="")}
@@ -107,7 +103,7 @@ async def test_out_of_memory_unloads_models_and_gives_a_tip(kind, tmp_path):
         await b.run({"0": raw["0"], "3": raw["3"]})
         found = error(await b.run({"1": raw["1"], "2": raw["2"]}))
         assert found["exception_message"].partition("\n")[2]
-        assert Memory.unloaded == 1
+        assert memory.calls == ["unload_all"]
 
 
 async def test_an_interrupt_is_seen_before_each_mapped_call(tmp_path):

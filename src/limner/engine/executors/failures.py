@@ -19,6 +19,9 @@ MEMORY_TIP = (
     "close other programs that use the device."
 )
 
+OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory")
+"""What stands in plain RuntimeErrors of torch that mean too little memory."""
+
 
 class ResultGone(Exception):
     """A node's result was let go, or could not be read back, and another needs it: it has to run again."""
@@ -53,14 +56,25 @@ class NodeFailed(Exception):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had too little memory. Torch's own error is known by name, not imported."""
-    return isinstance(error, (OutOfMemory, MemoryError)) or type(error).__name__ == "OutOfMemoryError"
+    """Whether a device or the machine had too little memory.
+
+    Torch's own errors are known by name, not imported; those of the allocators of the CPU and of Apple's GPUs by what
+    they say.
+    """
+    if isinstance(error, (OutOfMemory, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(mark in text_of(error) for mark in OUT_OF_MEMORY)
 
 
-def message(error: BaseException) -> str:
-    """The error's text, a line break, and tips if there are any."""
-    tips = MEMORY_TIP if is_out_of_memory(error) and not getattr(error, "do", "") else ""
-    return f"{text_of(error)}\n{tips}"
+def message(error: BaseException, loaded: str = "") -> str:
+    """The error's text, a line break, and tips if there are any. loaded: what was in memory when there was too little.
+
+    An error that says by itself what to do is not told more.
+    """
+    advice: str = getattr(error, "do", "")
+    if advice or not is_out_of_memory(error):
+        return f"{text_of(error)}\n"
+    return f"{text_of(error)}\n" + " ".join(part for part in (loaded, MEMORY_TIP) if part)
 
 
 def text_of(value: object) -> str:

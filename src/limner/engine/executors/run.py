@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ class PromptRun:
         self._holds: dict[str, int] = {}
         self._needs: dict[str, list[Link]] = {}
         self._once_made: dict[str, set[str]] = {}
+        self.thread = get_ident()
 
     def execute(self) -> Outcome:
         """Run, and say how it ended."""
@@ -148,6 +150,7 @@ class PromptRun:
         try:
             await self.begin()
             schedule = self.schedule
+            self.executor.running = self
             while True:
                 node = schedule.next()
                 if node is None:
@@ -158,12 +161,16 @@ class PromptRun:
                 self.at = node
                 if await self.step(node):
                     schedule.done(node)
+                    if self.executor.wants_room:
+                        self.executor.make_room(self)
                 if self._on_loop:
                     await self.turn()
             left = schedule.unfinished()
             if left:
                 self.refuse_cycle(schedule.cycle() or left)
         finally:
+            if self.executor.running is self:
+                self.executor.running = None
             if self._on_loop:
                 await self.tasks.cancel()
 
@@ -464,6 +471,34 @@ class PromptRun:
         """The signatures of results that this run holds."""
         return {self.signer.signatures[node] for node in self.results}
 
+    def needed(self) -> dict[bytes, Entry]:
+        """Results that nodes which are not over are given, or have already; by signature.
+
+        From the first expansion on all of the prompt's own nodes count, as in `release`.
+        """
+        unfinished = self.schedule.unfinished()
+        links = (value for node in unfinished for value in self.prompt[node].inputs.values() if type(value) is Link)
+        wanted = {*unfinished, *(link.node for link in links)}
+        for pending in self.pending.values():
+            if pending.expanded:
+                behind = (read_link(value) for given in pending.results for value in given.values)
+                wanted |= {link.node for link in behind if link is not None}
+        if made := self.dynamic.made:
+            wanted |= {node for node in self.results if node not in made}
+        signatures = self.signer.signatures
+        found = {signatures[node]: self.find(node) for node in wanted if node in signatures}
+        return {signature: entry for signature, entry in found.items() if entry is not None}
+
+    def relieve(self, needed: int) -> int:
+        """Let go of what no node of this run needs, of up to `needed` bytes of RAM; how many came free.
+
+        Should a node need it all the same, it is made again.
+        """
+        held = self.needed()
+        for node in [node for node in self.results if self.signer.signatures[node] not in held]:
+            del self.results[node]
+        return self.cache.relieve(needed, held)
+
     # What a node is given
 
     def strong(self, node: str, spec: NodeCall) -> list[Link]:
@@ -678,7 +713,7 @@ class PromptRun:
             node_id=real,
             node_type=self.kind(real),
             executed=tuple(self.executed),
-            exception_message=message(error),
+            exception_message=message(error, self.executor.loaded() if is_out_of_memory(error) else ""),
             exception_type=type_name(error),
             traceback=frames(error),
             current_inputs=shown_inputs(failed.inputs),
