@@ -119,6 +119,7 @@ class FakeEngine:
         self.calls: list[Any] = []
         self.active: Executing | None = None
         self.state = "new"
+        self.memory: dict[str, Any] | None = None
 
     async def start(self) -> None:
         self.state = "started"
@@ -136,8 +137,12 @@ class FakeEngine:
     def interrupt(self, prompt_id: str | None = None, owner: str | None = None) -> None:
         self.calls.append(("interrupt", prompt_id))
 
-    def free(self, unload_models: bool, free_memory: bool) -> None:
+    async def freed(self, unload_models: bool, free_memory: bool, within: float) -> bool:
         self.calls.append(("free", unload_models, free_memory))
+        return True
+
+    async def describe_memory(self) -> dict[str, Any] | None:
+        return self.memory
 
     def replay(self, client_id: str) -> list[Event]:
         return [self.active] if self.active and self.active.client_id == client_id else []

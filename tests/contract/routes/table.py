@@ -346,6 +346,7 @@ BEYOND = (
     Row("GET /healthz", 200, "/healthz", wants={"status": "ok"}),
     Row("GET /readyz", 200, "/readyz", wants={"ready", "engine", "packs", "database"}),
     Row("GET /metrics", 200, "/metrics"),
+    Row("GET /memory", 200, "/memory", wants={"ready", "devices", "runs"}),
     Row("GET /openapi.json", 200, "/openapi.json", wants={"openapi", "paths"}),
     Row("GET /packs", 200, "/packs", wants=dict),
     Row("GET /login", 200, "/login", headers={"Cache-Control": "no-store"}, only=True),

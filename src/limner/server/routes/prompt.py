@@ -33,6 +33,8 @@ from limner.server.schemas import (
 
 LOOKS = 0.2
 """Seconds between two looks whether the client that waits is still there."""
+LONGEST_FREEING = 30.0
+"""Seconds that a client is let wait for its memory at most."""
 
 
 async def remaining(request: Request) -> Response:
@@ -123,10 +125,14 @@ async def interrupt(request: Request) -> Response:
 
 
 async def free(request: Request) -> Response:
-    """Unload models, and drop cached results too, once the running prompt is over."""
+    """Unload models (`unload_models`), and drop cached results too (`free_memory`): answered once memory is back.
+
+    What a running prompt does not need goes at once, the rest when it is over. The answer waits for that, for 30
+    seconds at most; it goes all the same.
+    """
     body = await read_object(request)
     free_memory = bool(body.get("free_memory", False))
-    request.app[ENGINE].free(bool(body.get("unload_models", free_memory)), free_memory)
+    await request.app[ENGINE].freed(bool(body.get("unload_models", free_memory)), free_memory, LONGEST_FREEING)
     return Response()
 
 
