@@ -59,13 +59,17 @@ class RunMemory:
 
 @dataclass(eq=False)
 class Holding(Generic[P]):
-    """A network on a device. digest: of the patches it has. users: how many compute with it now."""
+    """A network on a device. digest: of the patches it has. users: how many compute with it now.
+
+    promised: bytes that it may compute with while it is in use.
+    """
 
     key: Key
     placement: Placement[P]
     digest: str
     last_used: int = 0
     users: int = 0
+    promised: int = 0
 
     @property
     def resident(self) -> int:

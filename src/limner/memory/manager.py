@@ -29,8 +29,12 @@ from limner.memory.units import Loadable, Target
 _log = logging.getLogger(__name__)
 
 P = TypeVar("P")
+STREAMS = 2
+"""Buffers that weights are streamed through where nothing is said: one is filled while the other is read."""
 MANY = 8
 """How often the weights of a network are taken to be used where nobody says."""
+WORTH_A_LINE = 64 * devices.MIB
+"""Bytes of working memory from which on a run's estimate and its peak are told."""
 REMEMBERED = 256
 """Requests of the past from which the next ones are guessed."""
 
@@ -178,7 +182,9 @@ class MemoryManager:
         """
         device = device or self.device
         with self._lock:
-            holding = self._enter(source, dtype, device, (working, working if least is None else least), passes, compute)
+            holding = self._enter(
+                source, dtype, device, (working, working if least is None else least), passes, compute
+            )
         measured = self._measure(holding, device, working)
         try:
             yield holding.placement.network
@@ -310,7 +316,9 @@ class MemoryManager:
         holding.users += 1  # not to be unloaded for its own sake
         try:
             self._repatch(holding, source.patches, source.patches_digest)
-            self._settle(holding, device, policy.Wanted(*wants, passes or MANY, self._next_uses().get(key, policy.NEVER)))
+            self._settle(
+                holding, device, policy.Wanted(*wants, passes or MANY, self._next_uses().get(key, policy.NEVER))
+            )
         except BaseException as error:
             holding.users -= 1
             if not holding.users:
@@ -320,6 +328,7 @@ class MemoryManager:
             raise
         self._clock += 1
         holding.last_used = self._clock
+        holding.promised = max(holding.promised, wants[0])
         return holding
 
     def _repatch(self, holding: Holding[P], patches: P, digest: str) -> None:
@@ -341,12 +350,18 @@ class MemoryManager:
         loaded = holding.resident
         missing = whole - loaded
         spare = holding.patching(units)
-        working = max(wanted.working, wanted.least) + spare
+        least = policy.least_bytes(units, buffers)
+        # Weights are made before a computation begins; networks that are in use around this one compute after it.
+        others = [one.promised for one in self._on(device) if one.users and one is not holding]
+        working = max(wanted.working, wanted.least, spare, *others)
+        enough = max(wanted.least, spare, *others)
         # For one pass streaming its own weights costs no more than what loads others' again: they stay if used sooner.
         patient = wanted.next_use if wanted.passes == 1 and not room.keeps_whole else -1
-        free = self._make_room(working + (0 if room.streams_all else missing), device, patient, keep=working)
-        target = room.weights_target(free + loaded, working, wanted.least + spare)
-        least = policy.least_bytes(units, buffers)
+        needed = working + (0 if room.streams_all else missing)
+        free = self._make_room(needed, device, patient, keep=working + max(0, least - loaded))
+        if free + loaded < least + enough:
+            free = self._make_room_within(least + enough - loaded, device, holding)
+        target = room.weights_target(free + loaded, working, enough)
         if room.cap is not None and free + loaded < least + wanted.least:
             raise self._refusal(holding, device, least, wanted, free + loaded)
         if policy.to_change(target, loaded) < 0 and not (room.keeps_whole and loaded == whole):
@@ -382,7 +397,8 @@ class MemoryManager:
         if needed <= 0:
             return 0
         placement = holding.placement
-        buffers = self._streamer(torch.device(holding.key.device)).buffers
+        # An idle network needs no buffers: it settles anew when it is next wanted.
+        buffers = self._streamer(torch.device(holding.key.device)).buffers if holding.users else 0
         before = holding.resident
         placement.drop(policy.shrunk(placement.units, placement.resident, needed, buffers))
         self._say(holding, "Partly unloaded", before - holding.resident)
@@ -422,8 +438,18 @@ class MemoryManager:
         if dropped:
             self.backend(device).trim(device)
 
+    def _make_room_within(self, needed: int, device: torch.device, holding: Holding[Any]) -> int:
+        """Let networks that are in use beside this one be streamed until `needed` bytes are free; how many are."""
+        for one in self._on(device):
+            free = self._free(device)
+            if one is not holding and one.users and free < needed:
+                self._drop(one, needed - free)
+        return self._free(device)
+
     def _leave(self, holding: Holding[Any], device: torch.device) -> None:
         holding.users -= 1
+        if not holding.users:
+            holding.promised = 0
         gone = self._holdings.get(holding.key) is not holding
         if not holding.users and (gone or self.settings.disable_smart_memory):
             self._unload([holding])
@@ -459,14 +485,15 @@ class MemoryManager:
             return lambda: None
         backend = self.backend(device)
         before, began = backend.used(device), perf_counter()
-        _log.debug("The %s is thought to need %d MB beside its weights.", holding.key.name, working // devices.MIB)
+        level = logging.INFO if working >= WORTH_A_LINE else logging.DEBUG
+        _log.log(level, "The %s may need %d MB beside its weights.", holding.key.name, working // devices.MIB)
         backend.start_peak(device)
 
         def done() -> None:
             measured = max(0, backend.peak(device) - before)
             run = RunMemory(holding.key.name, holding.key.device, working, measured, perf_counter() - began)
             self._runs.append(run)
-            _log.info("%s", run)
+            _log.log(level, "%s", run)
 
         return done
 
@@ -479,8 +506,11 @@ class MemoryManager:
     def _streamer(self, device: torch.device) -> Streamer:
         found = self._streamers.get(str(device))
         if found is None:
-            count = 1 if self.settings.disable_async_offload else self.settings.async_offload or 2
-            found = self._streamers[str(device)] = Streamer(self.backend(device), device, count)
+            asked = self.settings.async_offload
+            count = 1 if self.settings.disable_async_offload else max(1, STREAMS if asked is None else asked)
+            found = self._streamers[str(device)] = Streamer(
+                self.backend(device), device, count, self.settings.force_non_blocking
+            )
         return found
 
     def _on(self, device: torch.device) -> list[Holding[Any]]:
