@@ -19,11 +19,12 @@ from limner.models.clip_parts import ClipModel, ClipTokenizers
 from limner.models.lora_keys import text_names
 from limner.models.patcher import ModelPatcher
 from limner.models.text.embeddings import vectors_of
-from limner.models.text.encode import Encoded, EncodeSettings, encode_weighted
+from limner.models.text.encode import ROW, Encoded, EncodeSettings, encode_weighted
 from limner.models.text.kinds import EncoderKind
 from limner.models.text.networks import transformer
 from limner.models.text.recipe import TextEncoding, TextPart
 from limner.models.text.tokenizer import OPTIONS, RowTokenizer
+from limner.models.text.working import Rows
 from limner.sampling.hooks import HookGroup
 from limner.weights import CheckpointHeader, NetworkSource, Patches, files, make_patches, read_adapters
 from limner.weights.adapters import Adapter
@@ -250,13 +251,27 @@ class CLIP:
 
     def encode_rows(self, rows: Sequence[Any], settings: EncodeSettings, encoder: TextEncoder | None = None) -> Encoded:
         """One encoder's output for rows of (id, vector or picture, weight, …). encoder: the first where None."""
-        name = (encoder or self.encoders[0]).name
-        with self.loaded() as network:
+        encoder = encoder or self.encoders[0]
+        with self.loaded(self._working(rows, encoder, settings.masked)) as network:
             dtype = self.memory.text_precision().compute
             placed = [[self._placed(token) for token in row] for row in rows]
-            found = encode_weighted(transformer(network, name), placed, settings, dtype, self.load_device)
+            found = encode_weighted(transformer(network, encoder.name), placed, settings, dtype, self.load_device)
         extra = {key: value.cpu() for key, value in found.extra.items()}
         return Encoded(found.cond.cpu(), None if found.pooled is None else found.pooled.cpu(), extra)
+
+    def _working(self, rows: Sequence[Any], encoder: TextEncoder, masked: bool) -> int:
+        """Bytes that encoding these rows takes beside the weights."""
+        names = {name: name.removeprefix(encoder.prefix) for name in self.source.tensors}
+        shapes = {own: self.source.tensors[name].shape for name, own in names.items() if own != name}
+        seen = [token[0].get("data") for row in rows for token in row if isinstance(token[0], Mapping)]
+        asked = Rows(
+            max(1, len(rows) + any(float(token[1]) != 1.0 for row in rows for token in row)),
+            max((len(row) for row in rows), default=ROW),
+            self.memory.text_precision().compute,
+            masked,
+            tuple((one.shape[1], one.shape[2]) for one in seen if isinstance(one, Tensor)),
+        )
+        return int(encoder.kind.working(shapes, asked))
 
     def _placed(self, token: Any) -> Any:
         """A token whose picture is where the network reads it."""

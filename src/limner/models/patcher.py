@@ -121,10 +121,11 @@ class ModelPatcher(Hooking, metaclass=_Making):
         parameter = next(self.model.parameters(), None)
         return None if parameter is None else parameter.dtype
 
-    def memory_required(self, input_shape: Any) -> float:
-        """Bytes that one pass needs beside the weights."""
+    def memory_required(self, input_shape: Any, cond_shapes: Mapping[str, Any] | None = None) -> float:
+        """Bytes that one pass needs beside the weights. cond_shapes: of what conditions bring, where that is known."""
         required = getattr(self.model, "memory_required", None)
-        return float(required(input_shape=input_shape)) if required is not None else 0.0
+        known = {} if cond_shapes is None else {"cond_shapes": cond_shapes}
+        return float(required(input_shape=input_shape, **known)) if required is not None else 0.0
 
     def clone(self) -> ModelPatcher:
         """One that can be changed without changing this one; the network is shared."""

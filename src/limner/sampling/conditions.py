@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -199,9 +199,22 @@ def within_memory(model: DiffusionModel, calls: list[Call]) -> list[Call]:
     shape = calls[0].x.shape
     for parts in range(1, len(calls) + 1):
         chosen = calls[: len(calls) // parts]
-        if model.memory_required((len(chosen) * shape[0], *shape[1:])) * SPARE <= free:
+        if required(model, (len(chosen) * shape[0], *shape[1:]), chosen) * SPARE <= free:
             return chosen
     return calls[:1]
+
+
+def required(model: DiffusionModel, shape: tuple[int, ...], calls: Sequence[Call]) -> float:
+    """Bytes that a pass of these calls takes; models that look at what conditions bring are told its shapes."""
+    if not hasattr(model, "extra_conds_shapes"):
+        return model.memory_required(shape)
+    told: dict[str, list[tuple[int, ...]]] = {}
+    for call in calls:
+        for name, value in call.values.items():
+            brought = getattr(value, "cond", None)
+            several = brought if isinstance(brought, list) else [brought]
+            told.setdefault(name, []).extend(tuple(one.shape) for one in several if isinstance(one, Tensor))
+    return float(cast(Any, model).memory_required(shape, cond_shapes=told))
 
 
 def run_batch(

@@ -226,7 +226,7 @@ class CFGGuider:
         patcher = self.model_patcher
         found = preparing.prepare_sampling(patcher, noise.shape, self.conds, self.model_options)
         self.inner_model, self.conds, others = found
-        with preparing.loaded(patcher, noise.shape, others, len(sigmas) - 1):
+        with preparing.loaded(patcher, noise.shape, others, len(sigmas) - 1, self.conds):
             place = patcher.place
             if denoise_mask is not None:
                 denoise_mask = place(prepare_mask(denoise_mask, noise.shape))

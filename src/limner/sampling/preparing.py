@@ -83,14 +83,32 @@ def _prepare_sampling(
     return inner(model), conds, others
 
 
+def needed(model: Any, shape: Sequence[int], conds: Mapping[str, Any]) -> float:
+    """Bytes of one pass over a latent of this shape, with that of the conditions which takes most, and all controls."""
+    whole = inner(model)
+    say = getattr(whole, "extra_conds_shapes", None)
+    told = [say(**condition) for branch in conds.values() for condition in branch] if say is not None else []
+    batched = [{name: [(shape[0], *one[1:]) for one in several] for name, several in each.items()} for each in told]
+    own = max((model.memory_required(tuple(shape), cond_shapes=each) for each in batched if each), default=None)
+    controls = 0.0
+    for control in values_of(conds, "control"):
+        dtype = whole.get_dtype() if hasattr(whole, "get_dtype") else None
+        controls += float(getattr(control, "inference_memory_requirements", lambda _: 0)(dtype))
+        if dtype is not None:
+            controls += float(getattr(control, "residual_bytes", lambda *_: 0)(shape, dtype))
+    return float(model.memory_required(tuple(shape)) if own is None else own) + controls
+
+
 @contextmanager
-def loaded(model: Any, noise_shape: Sequence[int], others: Sequence[Any], steps: int = 0) -> Iterator[None]:
+def loaded(
+    model: Any, noise_shape: Sequence[int], others: Sequence[Any], steps: int = 0, conds: Conditions | None = None
+) -> Iterator[None]:
     """A model and those that conditions bring, in memory for as long as the block lasts.
 
     Room is asked for as much as positive and negative conditions take at once; one after the other will do.
     """
-    least = model.memory_required(tuple(noise_shape))
-    working = model.memory_required((2 * noise_shape[0], *noise_shape[1:])) * SPARE
+    least = needed(model, noise_shape, conds or {})
+    working = needed(model, (2 * noise_shape[0], *noise_shape[1:]), conds or {}) * SPARE
     with ExitStack() as stack:
         for other in others:
             stack.enter_context(other.loaded())

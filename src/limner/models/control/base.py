@@ -67,6 +67,7 @@ class ControlBase:
     latent cell; with a latent_format, cells of the hint for one (the hint is then encoded by the autoencoder `vae`).
     concat_mask: whether a mask (`extra_concat_orig`) is joined to the hint's channels. extra_conds: entries of a
     condition that the network takes; extra_args: its other arguments. extra_hooks: hooks that hold where it is used.
+    residuals_of_cell: numbers of its residuals for each latent cell.
     """
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -90,6 +91,7 @@ class ControlBase:
         self.extra_hooks: Any = None
         self.preprocess_image: Callable[[Tensor], Tensor] = unchanged
         self.multigpu_clones: dict[Any, Any] = {}
+        self.residuals_of_cell = 0.0
 
     # -- a chain --------------------------------------------------------------------------------------------------
 
@@ -138,7 +140,7 @@ class ControlBase:
         for name in (
             "cond_hint_original", "strength", "timestep_percent_range", "global_average_pooling", "compression_ratio",
             "upscale_algorithm", "latent_format", "vae", "strength_type", "concat_mask", "extra_hooks",
-            "preprocess_image",
+            "preprocess_image", "residuals_of_cell",
         ):  # fmt: skip
             setattr(c, name, getattr(self, name))
         c.extra_args = dict(self.extra_args)
@@ -162,6 +164,16 @@ class ControlBase:
         """Bytes that the chain computes with, beside the weights of `get_models`."""
         before = self.previous_controlnet
         return 0.0 if before is None else float(before.inference_memory_requirements(dtype))
+
+    def residual_bytes(self, input_shape: Sequence[int], dtype: torch.dtype) -> float:
+        """Bytes of the chain's residuals for latents of this shape (B, C, …): they stay while the model computes.
+
+        Those that are scaled are there twice, if not at the same time as the most of the model.
+        """
+        before = self.previous_controlnet
+        chain = 0.0 if before is None else getattr(before, "residual_bytes", lambda *_: 0.0)(input_shape, dtype)
+        copies = 1 if self.strength == 1.0 else 2
+        return chain + copies * self.residuals_of_cell * input_shape[0] * math.prod(input_shape[2:]) * dtype.itemsize
 
     # -- a run ----------------------------------------------------------------------------------------------------
 

@@ -179,6 +179,9 @@ CONTROL = ControlKind(
     infer_config=infer_config,
     network=ControlFlux,
     hint=hint,
+    residuals=lambda config: (
+        (config.flux.depth + config.flux.depth_single_blocks) * config.flux.hidden_size / config.flux.patch_size**2
+    ),
     extra_conds=("y", "guidance"),
     dtypes=(torch.bfloat16, torch.float16, torch.float32),
 )  # fmt: skip

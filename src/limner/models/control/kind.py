@@ -73,7 +73,7 @@ def make_control_net(kind: ControlKind, file: ControlFile) -> ControlBase:
     """The control of a file, for kinds whose network is all there is to say."""
     config = kind.infer_config(file.header, file.said)
     hint = kind.hint(config)
-    return kind.control(
+    made = kind.control(
         file.patcher(kind, partial(kind.network, config)),
         global_average_pooling=file.shuffles,
         compression_ratio=hint.ratio,
@@ -83,6 +83,8 @@ def make_control_net(kind: ControlKind, file: ControlFile) -> ControlBase:
         concat_mask=hint.mask,
         preprocess_image=hint.prepare,
     )
+    made.residuals_of_cell = kind.residuals(config)
+    return made
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class ControlKind:
     """A kind of control. Everything that is specific to it is in its file; nothing outside that names it.
 
     title: for messages; layouts: how its files may look. infer_config, network: as of a model family. hint: what the
-    network is shown, from its config. extra_conds: entries of a condition that it is given beside the text.
+    network is shown, from its config. residuals: how many numbers what it makes has for each latent cell, from its
+    config. extra_conds: entries of a condition that it is given beside the text.
     control: the class of the object that nodes hand on. make: how one is made of a file.
     """
 
@@ -100,6 +103,7 @@ class ControlKind:
     infer_config: Callable[[CheckpointHeader, Mapping[str, Any]], Any]
     network: Callable[[Any], nn.Module]
     hint: Callable[[Any], Hint] = lambda config: Hint()  # noqa: ARG005
+    residuals: Callable[[Any], float] = lambda config: 0.0  # noqa: ARG005
     extra_conds: tuple[str, ...] = ("y",)
     dtypes: tuple[torch.dtype, ...] = field(default=tuple(UNET_ORDER))
     control: Callable[..., ControlBase] = ControlNet

@@ -118,6 +118,7 @@ CONTROL = ControlKind(
     infer_config=infer_config,
     network=ControlQwenImage,
     hint=hint,
+    residuals=lambda config: config.model.num_layers * config.model.width / PATCH**2,
     extra_conds=("attention_mask",),
     dtypes=(torch.bfloat16, torch.float32),
 )  # fmt: skip

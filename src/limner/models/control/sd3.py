@@ -117,4 +117,5 @@ CONTROL = ControlKind(
     infer_config=infer_config,
     network=ControlMMDiT,
     hint=hint,
+    residuals=lambda config: config.mmdit.depth * config.mmdit.hidden_size / config.mmdit.patch_size**2,
 )  # fmt: skip

@@ -185,5 +185,6 @@ CONTROL = ControlKind(
     infer_config=infer_config,
     network=ControlSD35,
     hint=hint,
+    residuals=lambda config: config.mmdit.depth * config.mmdit.hidden_size / config.mmdit.patch_size**2,
     control=ControlNetSD35,
 )  # fmt: skip

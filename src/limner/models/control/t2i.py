@@ -276,9 +276,18 @@ def infer_config(header: CheckpointHeader, said: Mapping[str, Any]) -> AdapterCo
 def make(kind: ControlKind, file: ControlFile) -> ControlBase:
     """The control of a file."""
     config = kind.infer_config(file.header, file.said)
-    return T2IAdapter(
+    made = T2IAdapter(
         file.patcher(kind, partial(kind.network, config)), config.colours, config.unshuffle, device=file.memory.device
     )
+    made.residuals_of_cell = residuals(config)
+    return made
+
+
+def residuals(config: AdapterConfig) -> float:
+    """Numbers of all features for each latent cell of 8 pixels a side."""
+    halved = (1, 1, 2, 2) if config.xl else range(len(config.widths))
+    found = sum(width / 4**level for width, level in zip(config.widths, halved, strict=False))
+    return found * (8 / config.unshuffle) ** 2 if not config.xl else found
 
 
 CONTROL = ControlKind(

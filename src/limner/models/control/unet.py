@@ -239,6 +239,15 @@ def infer_config(header: CheckpointHeader, said: Mapping[str, Any]) -> ControlUN
     return ControlUNetConfig.from_state(header.shapes(), said)
 
 
+def residuals(config: ControlUNetConfig) -> float:
+    """Numbers for each latent cell: after the first convolution, each block and each halving, and after the middle."""
+    widths = config.unet.widths
+    found = float(config.unet.model_channels)
+    for level, (width, blocks) in enumerate(zip(widths, config.unet.num_res_blocks, strict=True)):
+        found += width * (blocks / 4**level + (0 if level == len(widths) - 1 else 1 / 4 ** (level + 1)))
+    return found + widths[-1] / 4 ** (len(widths) - 1)
+
+
 def make(kind: ControlKind, file: ControlFile) -> ControlBase:
     """The control of a file. Where the file holds differences, those of the model's weights are added to them.
 
@@ -280,5 +289,6 @@ CONTROL = ControlKind(
     ),
     infer_config=infer_config,
     network=ControlUNet,
+    residuals=residuals,
     make=make,
 )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from limner.models.layers.attention import attention
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
 from limner.models.text import vocabulary
 from limner.models.text.kinds import EncoderKind, Special, TextOutput
+from limner.models.text.working import of_layers
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Embedding, LayerNorm, Linear
 
@@ -333,6 +335,9 @@ def _kind(
         table=_TABLE,
         special=Special(start=49406, end=49407, pad=pad),
         vocabulary=vocabulary.CLIP,
+        working=partial(
+            of_layers, table=_TABLE, feed_forward="layers.0.mlp.", inside=3.0 if hidden_act == "quick_gelu" else 2.0
+        ),
         lora=lora,
     )
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from limner.models.layers.shapes import Overrides, Shapes
 from limner.models.metadata import components
 from limner.models.text.vocabulary import VocabularySource
+from limner.models.text.working import Rows
 from limner.weights.header import CheckpointHeader
 
 
@@ -107,6 +108,7 @@ class EncoderKind:
     fits: whether it may be, where the family has said that it is there.
     config, network: the network from shapes and what the file's config says.
     table: the tensor of the token vectors. special: ids of special tokens. vocabulary: where its vocabulary is from.
+    working: bytes that encoding takes beside the weights, from their shapes and what is encoded.
     embeddings: whether `embedding:NAME` is understood. picture: the token that a picture stands in the place of.
     lora: what LoRA files call a module: (name without `.weight`, names of all kinds in the CLIP) → names.
     """
@@ -121,6 +123,7 @@ class EncoderKind:
     table: str
     special: Special
     vocabulary: VocabularySource
+    working: Callable[[Shapes, Rows], float]
     embeddings: bool = True
     picture: int | None = None
     lora: Callable[[str, frozenset[str]], Sequence[str]] = lambda name, others: ()  # noqa: ARG005

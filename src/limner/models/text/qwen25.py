@@ -20,7 +20,8 @@ from limner.errors import BadInput
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
 from limner.models.text import vocabulary
 from limner.models.text.kinds import EncoderKind, Seen, Special, TextOutput
-from limner.models.text.qwen25_vision import VisionConfig, VisionTower, patches_of
+from limner.models.text.qwen25_vision import VisionConfig, VisionTower, fitting, patches_of
+from limner.models.text.working import MARGIN, Rows, of_layers
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Embedding, Linear, RMSNorm
 
@@ -340,6 +341,16 @@ def _is(small: bool) -> Callable[[CheckpointHeader], bool]:
     return recognise
 
 
+def working(shapes: Shapes, rows: Rows) -> float:
+    """The layers', or before them those of the vision tower, whose turns are in float32."""
+    width, _, _, patch, _ = shapes.get(f"{_VISUAL}patch_embed.proj.weight", (0, 0, 0, 14, 14))
+    sides = [fitting(*picture, 2 * patch) for picture in rows.pictures]
+    patches = [height * width // patch**2 for height, width in sides]
+    seeing = (52 if rows.dtype.itemsize == 4 else 40) * width * max(patches, default=0) * MARGIN
+    read = replace(rows, length=rows.length + sum(patches) // 4)
+    return max(of_layers(shapes, read, _TABLE, "layers.0.mlp."), seeing)
+
+
 _7B = EncoderKind(
     name="qwen25_7b",
     title="Qwen2.5-VL 7B",
@@ -351,6 +362,7 @@ _7B = EncoderKind(
     table=_TABLE,
     special=Special(start=None, end=None, pad=151643),
     vocabulary=vocabulary.QWEN,
+    working=working,
     embeddings=False,
     picture=PICTURE,
 )

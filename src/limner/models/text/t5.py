@@ -22,6 +22,7 @@ from limner.errors import BadInput
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, shape
 from limner.models.text import vocabulary
 from limner.models.text.kinds import EncoderKind, Special, TextOutput
+from limner.models.text.working import Rows, of_layers
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Embedding, Linear
 
@@ -360,6 +361,17 @@ def _lora(name: str, others: frozenset[str]) -> Sequence[str]:
     return [f"lora_te{number}_{flat}" for number in numbers]
 
 
+def working(shapes: Shapes, rows: Rows) -> float:
+    """The layers', with the biases of all scores (with the padding's, of each row; of two layers where each has its
+    own), and in float16 with the last matrix of a gated feed-forward in float32.
+    """
+    heads, first = shape(shapes, _BIAS.format(0), 2)[1], _FEED_FORWARD.format(0)
+    more = rows.rows if rows.masked else int(_BIAS.format(1) in shapes)
+    biases = heads * rows.length**2 * (1 + more) * rows.dtype.itemsize
+    wide = shapes[first + "wo.weight"] if first + "wi_0.weight" in shapes and rows.dtype == torch.float16 else (0, 0)
+    return of_layers(shapes, rows, _TABLE, first) + biases + wide[0] * wide[1] * torch.float32.itemsize
+
+
 _XXL = EncoderKind(
     name="t5xxl",
     title="T5-XXL",
@@ -371,6 +383,7 @@ _XXL = EncoderKind(
     table=_TABLE,
     special=Special(start=None, end=1, pad=0),
     vocabulary=vocabulary.T5,
+    working=working,
     lora=_lora,
 )
 

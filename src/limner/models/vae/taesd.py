@@ -138,7 +138,7 @@ def _with_scale(header: CheckpointHeader) -> CheckpointHeader:
 
 
 def _describe(config: TAESDConfig) -> Autoencoder:
-    peak = Peak(4.0 * config.width)  # a block's input and its two convolutions' results, and what they take themselves
+    peak = Peak(5.0 * config.width)  # a block's input, its two convolutions' results, and what they take themselves
     return Autoencoder(config.latent_channels, 8, encoded, decoded, encode_peak=peak, decode_peak=peak)
 
 

@@ -29,6 +29,8 @@ from limner.weights.header import CheckpointHeader
 from limner.weights.ops import Conv2d, Conv3d, arrived
 
 NORM_EPS = 1e-12
+DECODING = 1.25 * WORKSPACE
+"""Resident memory grew by 1.9 times the tensors' bytes where pictures are decoded on a CPU."""
 Past = dict[nn.Module, list[Tensor]]
 """What each convolution over time has seen of one video: its last frames, the newest last."""
 Stage = Callable[[Tensor, Past | None], Tensor | list[Tensor]]
@@ -182,7 +184,7 @@ class CausalConv3d(Conv3d):
         taps.clear()
         weight, bias = arrived(self, x)
         seen = weight[:, :, self.kernel_size[0] - frames :].flatten(1, 2)
-        return F.conv2d(x, seen, bias, self.stride[1:], self.padding[1:])  # type: ignore[arg-type]
+        return F.conv2d(x, seen, bias, self.stride[1:], self.padding[1:])
 
     def step(self, x: Tensor, past: Past | None) -> Tensor:
         """The result for one more frame (B, C, H, W), which is remembered."""
@@ -490,7 +492,7 @@ def _describe(config: WanConfig) -> Autoencoder:
         encode=encoded,
         decode=decoded,
         encode_peak=Peak(WORKSPACE * encode_peak(config, False), WORKSPACE * encode_peak(config, True), 3.0),
-        decode_peak=Peak(WORKSPACE * decode_peak(config, False), WORKSPACE * decode_peak(config, True), 6.0),
+        decode_peak=Peak(DECODING * decode_peak(config, False), DECODING * decode_peak(config, True), 6.0),
         colours=config.in_channels,
         frames=Frames(config.group),
         dtypes=(torch.bfloat16, torch.float16, torch.float32),
