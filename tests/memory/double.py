@@ -399,18 +399,21 @@ class FakeAccelerator:
         """Do what an operation does on the host now, and what it does on the device later."""
         if self.scheduler.running:
             return func(*args, **kwargs)
-        tensors = tensors_in((args, kwargs))
         where = kwargs.get("device")
-        if not any(isinstance(one, DeviceTensor) for one in tensors) and (where is None or where.type != KIND):
-            return self._on_host(func, args, kwargs)
+        first = args[0] if args and isinstance(args[0], DeviceTensor) else None
+        if first is None and (where is None or where.type != KIND):
+            first = next((one for one in tensors_in((args, kwargs)) if isinstance(one, DeviceTensor)), None)
+            if first is None:
+                return self._on_host(func, args, kwargs)
         if func in _UNKNOWN:
             raise NotImplementedError(f"{func} of {KIND}")
         if is_composite(func):  # they come here whole in inference mode
             with self._mode:
                 return func.decompose(*args, **kwargs)
         if func.is_view or func in _VIEWS:
-            block = next(one.block for one in tensors if isinstance(one, DeviceTensor))
-            return mapped(func(*mapped(args, inner), **mapped(kwargs, inner)), lambda one: DeviceTensor(one, block))
+            assert first is not None
+            made = func(*mapped(args, inner), **kwargs)
+            return mapped(made, lambda one: DeviceTensor(one, first.block))
         if where is not None and where.type == "cpu" and func is not aten._to_copy.default:
             return func(*mapped(args, inner), **mapped(kwargs, inner))  # of the same shape, on the host
         return self._later(func, args, kwargs)

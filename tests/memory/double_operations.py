@@ -11,6 +11,7 @@ from torch import Tensor
 
 aten = torch.ops.aten
 INDEXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default}
+PLAIN = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device})
 _TO_HOST = {aten._local_scalar_dense.default, aten.equal.default}
 
 
@@ -87,36 +88,41 @@ def results_of(func: Any, args: Any, kwargs: Any, types: Any) -> Any:
 
 def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
     """The same with every tensor, or every spec of one, put through a function."""
-    if isinstance(value, Tensor | Spec):
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if isinstance(value, Tensor) or kind is Spec:
         return function(value)
     if isinstance(value, list):
         return [mapped(one, function) for one in value]
     if isinstance(value, tuple):
-        return tuple(mapped(one, function) for one in value)
-    return {name: mapped(one, function) for name, one in value.items()} if isinstance(value, dict) else value
+        return tuple([mapped(one, function) for one in value])
+    return {name: mapped(one, function) for name, one in value.items()} if kind is dict else value
 
 
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor, in order."""
+    if type(value) in PLAIN:
+        return []
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
         value = value.values()
-    elif not isinstance(value, list | tuple):
+    elif not isinstance(value, (list, tuple)):
         return []
-    return [tensor for one in value for tensor in tensors_in(one)]
+    return [tensor for one in value if type(one) not in PLAIN for tensor in tensors_in(one)]
 
 
 def frozen(value: Any) -> Any:
     """Lists as tuples, to be hashed."""
-    if isinstance(value, Spec) or not isinstance(value, list | tuple):
+    if type(value) is Spec or not isinstance(value, (list, tuple)):
         return value
-    return tuple(frozen(one) for one in value)
+    return tuple([frozen(one) for one in value])
 
 
 def types_in(value: Any) -> tuple[Any, ...]:
     """The types of all values, in order."""
-    if isinstance(value, Spec) or not isinstance(value, list | tuple):
+    if type(value) is Spec or not isinstance(value, (list, tuple)):
         return (type(value),)
     return tuple(kind for one in value for kind in types_in(one))
 
