@@ -166,6 +166,8 @@ def calculate_weight(
 def _apply_if_fits(patch: Patch, weight: Tensor) -> Tensor:
     try:
         return patch.apply(weight)
+    except torch.OutOfMemoryError:  # a RuntimeError, but it says nothing of the patch
+        raise
     except (ValueError, RuntimeError) as error:
         _log.warning("A patch of %s does not fit and was left out: %s", patch.key, error)
         return weight
