@@ -138,9 +138,10 @@ class Streamer:
         if self._copies() is None or (self._slots and self._slots[0].buffer.nbytes >= nbytes):
             return
         self.release()
-        self._slots = [
-            _Slot(torch.empty(_aligned(nbytes), dtype=torch.uint8, device=self.device)) for _ in range(self.count)
-        ]
+        buffers = [torch.empty(_aligned(nbytes), dtype=torch.uint8, device=self.device) for _ in range(self.count)]
+        # The allocator gives memory whose last use may still be ahead on the stream it is allocated for.
+        last = self.backend.current(self.device).record()
+        self._slots = [_Slot(buffer, read=last) for buffer in buffers]
 
     def release(self) -> None:
         """Let the buffers go, once nothing reads or fills them any more."""
