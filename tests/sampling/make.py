@@ -43,7 +43,7 @@ class ToyModel:
         return self.memory
 
     @contextmanager
-    def loaded(self, working: int = 0) -> Iterator[None]:
+    def loaded(self, working: int = 0, least: int | None = None, passes: int | None = None) -> Iterator[None]:
         yield
 
     def place(self, tensor: Tensor) -> Tensor:

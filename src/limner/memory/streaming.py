@@ -104,13 +104,14 @@ class _Slot:
 class Streamer:
     """Brings the weights of a device's networks that do not stay there.
 
-    count: of buffers; one means no copy beside the computation. On a device without copy streams, as the CPU, each
+    count: of buffers; one means no copy beside the computation. non_blocking: do not wait for copies in order either. On a device without copy streams, as the CPU, each
     weight is made when it is used and let go after it.
     """
 
     backend: Backend
     device: torch.device
     count: int = 2
+    non_blocking: bool = False
     _slots: list[_Slot] = field(default_factory=list)
     _stream: Stream | None = None
     _using: _Slot | None = None
@@ -184,9 +185,11 @@ class Streamer:
 
     def directly(self, item: Streamed, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
         """A module's weights made in the order of the computation, in memory of their own."""
-        return tuple(
-            None if piece is None else piece.made(piece.host().to(self.device), dtype) for piece in item.pieces
-        )
+        return tuple(None if piece is None else piece.made(self.copied(piece.host()), dtype) for piece in item.pieces)
+
+    def copied(self, host: Tensor) -> Tensor:
+        """A weight from RAM on the device, in the order of the computation; itself where it is there."""
+        return host.to(self.device, non_blocking=self.non_blocking)
 
     def _copies(self) -> Stream | None:
         if not self._known:

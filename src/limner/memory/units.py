@@ -9,9 +9,11 @@ from typing import Protocol, TypeVar
 import torch
 from torch import nn
 
+from limner.memory.pinned import PinnedMemory
 from limner.memory.streaming import Streamer
 
 P = TypeVar("P")
+P_contra = TypeVar("P_contra", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Target:
     streamer: Streamer
 
 
-class Placement(Protocol[P]):
+class Placement(Protocol[P_contra]):
     """A network, and which of its units are on the device."""
 
     @property
@@ -75,8 +77,11 @@ class Placement(Protocol[P]):
     def drop(self, indexes: Collection[int]) -> None:
         """Take units off the device; they are streamed from then on. Fixed ones may not be named."""
 
-    def repatch(self, patches: P) -> int:
+    def repatch(self, patches: P_contra) -> int:
         """Let it be a network with these patches: only what differs is made anew. Returns how many units that were."""
+
+    def pin(self, memory: PinnedMemory) -> None:
+        """Let units that are streamed wait in page-locked memory, as far as that reaches."""
 
     def close(self) -> None:
         """Give back everything. The network is not used any more."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.errors import BadInput
-from limner.memory import MemoryManager, loading
+from limner.memory import MemoryManager, Precision, loading
 from limner.models.base import BaseModel
 from limner.models.family import Family
 from limner.models.lora_files import under_known_names
@@ -45,6 +45,7 @@ class Model(ModelPatcher):
         self.memory = memory
         self._sampling = sampling
         self._compute_dtype: torch.dtype | None = None
+        self.weight_dtype: torch.dtype | None = None  # that its weights are kept in, whatever the settings say
         self._network: nn.Module | None = None
         self._written = Patches()
         super().__init__(None, memory.device, torch.device("cpu"))
@@ -94,11 +95,15 @@ class Model(ModelPatcher):
     @property
     def size(self) -> int:
         """Bytes of its weights when loaded."""
-        return self.source.nbytes(self.memory.unet_precision(self.family.dtypes).storage)
+        return self.source.nbytes(self._precision().storage)
 
     @size.setter
     def size(self, value: int) -> None:
         self._size = value
+
+    def _precision(self) -> Precision:
+        found = self.memory.unet_precision(self.family.dtypes)
+        return found if self.weight_dtype is None else Precision(self.weight_dtype, found.compute)
 
     def model_size(self) -> int:
         """Bytes of its weights when loaded."""
@@ -120,7 +125,7 @@ class Model(ModelPatcher):
 
     def model_dtype(self) -> torch.dtype:
         """What it computes in."""
-        return self._compute_dtype or self.memory.unet_precision(self.family.dtypes).compute
+        return self._compute_dtype or self._precision().compute
 
     def memory_required(self, input_shape: Any, cond_shapes: Mapping[str, Any] | None = None) -> int:
         """Bytes that one pass over a latent of this shape (batch, channels, …) needs beside the weights.
@@ -134,7 +139,7 @@ class Model(ModelPatcher):
     def cast_bytes(self) -> int:
         """Bytes of its largest weight as it is computed with, where it is kept in another dtype than that."""
         compute = self.model_dtype()
-        if self.memory.unet_precision(self.family.dtypes).storage == compute:
+        if self._precision().storage == compute:
             return 0
         return max((prod(entry.shape) for entry in self.source.tensors.values()), default=0) * compute.itemsize
 
@@ -154,7 +159,7 @@ class Model(ModelPatcher):
         other = Model(self.family, self.config, self.source, self._sampling, self.memory)
         other.__class__ = type(self)
         self.copy_changes_to(other)
-        other._compute_dtype = self._compute_dtype
+        other._compute_dtype, other.weight_dtype = self._compute_dtype, self.weight_dtype
         other.patches_uuid = self.patches_uuid
         other.model.__dict__.update(self.model.own(), current_patcher=other)
         for callback in self.get_all_callbacks(CallbacksMP.ON_CLONE):
@@ -164,7 +169,7 @@ class Model(ModelPatcher):
     def unchanged(self) -> Model:
         """One of the same weights without patches, options and hooks; what was assigned to its `model` stays."""
         other = Model(self.family, self.config, self.source.with_patches(Patches()), self._sampling, self.memory)
-        other._compute_dtype = self._compute_dtype
+        other._compute_dtype, other.weight_dtype = self._compute_dtype, self.weight_dtype
         other.model.__dict__.update(self.model.own(), current_patcher=other)
         return other
 
@@ -235,7 +240,7 @@ class Model(ModelPatcher):
         custom = loading.replaced_loading()
         if custom is not None and not self._asking:
             self._ask(custom, working)
-        precision = self.memory.unet_precision(self.family.dtypes)
+        precision = self._precision()
         with ExitStack() as stack:
             for other in [*self.get_nested_additional_models(), *self.model_patches_models()]:
                 if hasattr(other, "loaded"):
@@ -263,7 +268,7 @@ class Model(ModelPatcher):
         """The network; outside of sampling it is loaded for this and stays while there is room, without its objects."""
         if self._network is not None:
             return self._network
-        precision = self.memory.unet_precision(self.family.dtypes)
+        precision = self._precision()
         with self.memory.loaded(self.source, precision.storage, compute=self.model_dtype()) as network:
             self.memory.note(self)
             return network

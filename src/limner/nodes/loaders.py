@@ -123,9 +123,10 @@ def load_diffusion_model_file(
     run: Run, unet_name: Annotated[str, Folder("diffusion_models")], weight_dtype: WeightDtype
 ) -> MODEL:
     """A diffusion model from a file of its own, or the one in a checkpoint."""
+    model = load_diffusion_model(run.store.folders.path("diffusion_models", unet_name), run.memory)
     if weight_dtype != "default":
-        _log.warning("%s: weights stay in their own precision; %s is not supported yet.", unet_name, weight_dtype)
-    return load_diffusion_model(run.store.folders.path("diffusion_models", unet_name), run.memory)
+        model.weight_dtype = getattr(torch, "float8_" + weight_dtype.removeprefix("fp8_").removesuffix("_fast"))
+    return model
 
 
 @node("CLIPLoader", category="advanced/loaders", title="Load CLIP")

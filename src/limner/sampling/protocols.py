@@ -59,8 +59,13 @@ class DiffusionModel(Protocol):
         """Bytes free on its device."""
         ...
 
-    def loaded(self, working: int = 0) -> AbstractContextManager[Any]:
-        """Weights are on the device inside this block, with `working` bytes to spare."""
+    def loaded(
+        self, working: int = 0, least: int | None = None, passes: int | None = None
+    ) -> AbstractContextManager[Any]:
+        """Weights are on the device inside this block, with `working` bytes to spare, or `least` where room is short.
+
+        passes: how often they are used.
+        """
         ...
 
     def place(self, tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from limner.errors import BadInput, NotFound
+from limner.weights.gguf import MAGIC, read_gguf
 from limner.weights.lazy import LazyTensor
 from limner.weights.mapped import MappedFile
 from limner.weights.pickles import read_pickle
@@ -34,7 +35,7 @@ class CheckpointHeader:
 
     @classmethod
     def read(cls, path: str | Path, use_mmap: bool = True) -> CheckpointHeader:
-        """Read the header of a safetensors file or a pickled checkpoint; the format is told by the first bytes.
+        """Read the header of a safetensors, GGUF or pickled checkpoint; the format is told by the first bytes.
 
         Raises NotFound when there is no such file, BadInput when it is not a checkpoint that can be trusted.
         """
@@ -48,6 +49,8 @@ class CheckpointHeader:
         # A safetensors header may be any length, so its first byte tells nothing; the brace after it does.
         if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[8:9] != b"{"):
             return cls(read_pickle(path, use_mmap), {}, path, identity)
+        if start[:4] == MAGIC:
+            return cls(*read_gguf(path, use_mmap), path, identity)
         _refuse_lookalikes(path, start)
         spans, metadata = read_spans(path)
         opened = MappedFile(path, use_mmap)
@@ -144,5 +147,3 @@ def _refuse_lookalikes(path: Path, start: bytes) -> None:
             why="The download saved a log-in or error page under the model's name.",
             do="Download it again, logged in where the site asks for it.",
         )
-    if start[:4] == b"GGUF":
-        raise BadInput(f"{path.name} is a GGUF file.", why="This loader does not read GGUF.", do="Use safetensors.")

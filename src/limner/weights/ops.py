@@ -85,7 +85,8 @@ class GroupNorm(Streams, nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, …), normalised over each group."""
-        return F.group_norm(x, self.num_groups, *arrived(self, x), self.eps)
+        weight, bias = arrived(self, x)
+        return F.group_norm(x, self.num_groups, weight, bias, self.eps)
 
 
 class LayerNorm(Streams, nn.LayerNorm):
@@ -93,7 +94,8 @@ class LayerNorm(Streams, nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (…, width), normalised over the last axes."""
-        return F.layer_norm(x, self.normalized_shape, *arrived(self, x), self.eps)
+        weight, bias = arrived(self, x)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
 class RMSNorm(Streams, nn.RMSNorm):

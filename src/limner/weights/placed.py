@@ -193,7 +193,7 @@ class PlacedNetwork:
         """A weight as it stays on the device."""
         entry, patch = self.source.tensors[name], self._patch(name)
         raw = entry.read()
-        there = raw.to(self.target.device)
+        there = self.target.streamer.copied(raw)
         value = there.to(self._dtype(entry)) if patch is None else patch(there)
         value = value.contiguous(memory_format=self._layout(entry))
         if value.device.type != "cpu" or value.data_ptr() != raw.data_ptr():
@@ -270,9 +270,7 @@ class PlacedNetwork:
 
     def _in_order(self) -> None:
         """What is used after what, before it is known: the order in which the network has its modules."""
-        waiting = [
-            streamed for one in self._modules if (streamed := getattr(one.module, "streamed", None)) is not None
-        ]
+        waiting = [streamed for one in self._modules if (streamed := getattr(one.module, "streamed", None)) is not None]
         for streamed, after in zip(waiting, [*waiting[1:], *waiting[:1]], strict=True):
             streamed.after = after
 
