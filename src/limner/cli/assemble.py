@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from limner.compat.setup import Compat
@@ -40,17 +40,49 @@ def assembled(settings: Settings, *, owned: bool = True) -> Iterator[Parts]:
     store = Store.open(settings, owned=owned)
     try:
         registry = NodeRegistry.open()
-        memory = cache(lambda: make_memory(settings))
+        memory = Once(lambda: make_memory(settings))
         # A copy without sources: what packs see as built-in is looked up without asking packs.
         compat = Compat(settings, store, copy(registry), memory)
         try:
             registry.add_source(compat.packs.source)
-            compat.host.engine = engine = Engine(settings, store, registry, memory=memory)
+            engine = Engine(settings, store, registry, memory=memory, describe_memory=describe_memory)
+            compat.host.engine = engine
+            memory.then(engine.use_memory)
             yield Parts(settings, store, registry, engine, compat)
         finally:
             compat.close()
     finally:
         store.close()
+
+
+class Once:
+    """Makes the memory manager when it is first asked for, whoever asks: a node, or a pack without one."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made: Any = None
+        self._tell: list[Callable[[Any], None]] = []
+        self._lock = Lock()
+
+    def then(self, tell: Callable[[Any], None]) -> None:
+        """Call `tell` with it once it is made."""
+        self._tell.append(tell)
+
+    def __call__(self) -> Any:
+        """The manager."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+                for tell in self._tell:
+                    tell(self._made)
+            return self._made
+
+
+def describe_memory(manager: Any, results: Mapping[str, int], running: bool) -> dict[str, Any]:
+    """What is where, as `limner.memory.report` has it; torch is there once there is a manager."""
+    from limner.memory.report import describe
+
+    return describe(manager, results, running)
 
 
 def make_memory(settings: Settings) -> MemoryManager:

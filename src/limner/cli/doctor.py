@@ -16,16 +16,18 @@ from limner.errors import LimnerError
 from limner.settings import Settings
 
 if TYPE_CHECKING:
+    from limner.memory import MemoryManager
     from limner.store import Store
 
 GIB = 1024**3
 LITTLE_DISK_GIB = 2
+LITTLE_RAM_GIB = 1
 
 
 def doctor(settings: Settings) -> Iterator[str]:
     """Check what Limner needs and say what is wrong and what to do.
 
-    Devices and what they compute in, memory, folders, the front end, the vocabulary, the queue.
+    Devices and what they compute in, memory and its limits, folders, the front end, the vocabulary, the queue.
     """
     yield f"limner {__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield from _libraries()
@@ -44,15 +46,59 @@ def _libraries() -> Iterator[str]:
 
 
 def _devices(settings: Settings) -> Iterator[str]:
-    from limner.memory.devices import capabilities, compute_device, free_memory, total_memory
+    from limner.memory import MemoryManager, backends
 
-    device = compute_device(settings)
-    able = capabilities(device)
+    manager = MemoryManager(settings)
+    device = manager.device
+    backend = manager.backend(device)
+    able = backend.capabilities(device)
     dtype = "bfloat16" if able.bf16 else "float16" if able.fp16 else "float32"
-    free, total = free_memory(device) / GIB, total_memory(device) / GIB
-    yield f"  ok    computes on {device}, fastest in {dtype}, {free:.1f} of {total:.1f} GB free"
+    free, total = backend.free(device) / GIB, backend.total(device) / GIB
+    unified = ", in the computer's own memory" if device.type != "cpu" and backend.is_unified(device) else ""
+    name = backend.name(device)
+    yield f"  ok    computes on {device} ({name}), fastest in {dtype}, {free:.1f} of {total:.1f} GB free{unified}"
     if device.type == "cpu":
         yield f"  ok    {os.cpu_count()} CPU cores; no accelerator was found, so large models are slow"
+    for kind in () if settings.cpu else backends.accelerators():
+        others = [f"{kind.kind}:{number}" for number in range(kind.count())]
+        idle = ", ".join(one for one in others if one != str(device))
+        if idle:
+            yield f"  ok    {idle}: not used; choose with --default-device"
+    yield from memory_lines(manager)
+
+
+def memory_lines(manager: MemoryManager) -> Iterator[str]:
+    """What of the memory is used: limits, and how weights that do not stay on the device get there."""
+    import torch
+
+    from limner.memory import cgroups
+    from limner.memory.manager import STREAMS
+    from limner.memory.pinned import PinnedMemory
+
+    device, cpu = manager.device, torch.device("cpu")
+    settings, backend = manager.settings, manager.backend(device)
+    free = manager.backend(cpu).free(cpu) / GIB
+    limit = cgroups.limit()
+    group = "" if limit is None else f"; its control group may have {limit / GIB:.1f} GB"
+    if free < LITTLE_RAM_GIB:
+        yield f"  WRONG RAM: {free:.1f} GB are free{group}. Close other programs, or raise the group's limit."
+    else:
+        yield f"  ok    RAM: {free:.1f} GB free{group}; {_cap(manager.cap(cpu), '--max-ram')}"
+    if device.type == "cpu":
+        return
+    yield f"  ok    memory of {device}: {_cap(manager.cap(device), '--max-vram')}"
+    streamed = not settings.disable_async_offload and backend.stream(device) is not None
+    count = max(1, STREAMS if settings.async_offload is None else settings.async_offload)
+    way = f"ahead (streams: {count})" if streamed else "in order with the computation"
+    pinned = PinnedMemory.of(backend.pinning(), settings, backend.is_unified(device)).budget
+    where = (
+        f"up to {pinned / GIB:.1f} GB of RAM is page-locked for it" if pinned > 0 else "no RAM is page-locked for it"
+    )
+    yield f"  ok    weights that do not fit are copied {way}; {where}"
+
+
+def _cap(nbytes: int | None, flag: str) -> str:
+    return f"no limit of its own ({flag})" if nbytes is None else f"at most {nbytes / GIB:.1f} GB are used ({flag})"
 
 
 def _front_end() -> Iterator[str]:
