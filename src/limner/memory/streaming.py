@@ -104,8 +104,8 @@ class _Slot:
 class Streamer:
     """Brings the weights of a device's networks that do not stay there.
 
-    count: of buffers; one means no copy beside the computation. non_blocking: do not wait for copies in order either. On a device without copy streams, as the CPU, each
-    weight is made when it is used and let go after it.
+    count: of buffers; one means no copy beside the computation. non_blocking: do not wait for copies in order either.
+    On a device without copy streams, as the CPU, each weight is made when it is used and let go after it.
     """
 
     backend: Backend

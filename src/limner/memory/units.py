@@ -1,4 +1,4 @@
-"""What is brought to a device and dropped from it: networks as lists of units, as the policy and the manager see them."""
+"""What is brought to a device and dropped from it: networks as lists of units, as policy and manager see them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Unit:
 
     resident: bytes that it takes on the device while it stays there; 0 for views of a file on the CPU. streamed: bytes
     of a buffer that it needs while it is used without staying (raw weights, and what they are cast and patched into).
-    moved: bytes that cross to the device when it is brought, or each time that it is used without staying. fixed: it
+    making: bytes that putting it there or into a buffer takes for a moment besides. moved: bytes that cross to the device when it is brought, or each time that it is used without staying. fixed: it
     cannot be streamed.
     """
 
@@ -31,6 +31,7 @@ class Unit:
     streamed: int
     moved: int
     fixed: bool = False
+    making: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,10 @@ class Placement(Protocol[P_contra]):
         """Take units off the device; they are streamed from then on. Fixed ones may not be named."""
 
     def repatch(self, patches: P_contra) -> int:
-        """Let it be a network with these patches: only what differs is made anew. Returns how many units that were."""
+        """Let it be a network with these patches: units of which they differ are taken off, fixed ones are made anew.
+
+        What `units` says of them may change. Returns how many units that were.
+        """
 
     def pin(self, memory: PinnedMemory) -> None:
         """Let units that are streamed wait in page-locked memory, as far as that reaches."""

@@ -109,7 +109,10 @@ class RMSNorm(Streams, nn.RMSNorm):
 
 
 class Embedding(Streams, nn.Embedding):
-    """A table of vectors, of which only the rows asked for are brought where it does not stay; `dtype` chooses that of the result, since ids carry none."""
+    """A table of vectors. Where it does not stay on the device, only the rows asked for are brought.
+
+    `dtype` chooses that of the result, since ids carry none.
+    """
 
     def forward(self, ids: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """ids: (…) integers → (…, width)."""

@@ -273,7 +273,11 @@ def make(kind: ControlKind, file: ControlFile) -> ControlBase:
 
 def _added(entry: LazyTensor, base: Any, name: str) -> LazyTensor:
     """A difference and the base's patched weight, read when it is needed."""
-    return replace(entry, read=lambda: (entry.read().float() + base.patched(name).float()).to(entry.dtype), is_view=False)
+
+    def read() -> Tensor:
+        return (entry.read().float() + base.patched(name).float()).to(entry.dtype)
+
+    return replace(entry, read=read, is_view=False)
 
 
 CONTROL = ControlKind(
