@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from limner.errors import OutOfMemory
 from limner.memory import backends, casting, devices, dtypes, loading, policy
-from limner.memory.backends.protocol import Backend
+from limner.memory.backends.protocol import Backend, Capabilities
 from limner.memory.dtypes import Precision
 from limner.memory.holdings import Held, Holding, Key, RunMemory
 from limner.memory.pinned import PinnedMemory
@@ -97,9 +97,12 @@ class MemoryManager:
     def backend(self, device: torch.device | None = None) -> Backend:
         """What knows the hardware of a device."""
         device = device or self.device
-        if self._backend is not None and device == self.own_device:
+        if self._backend is not None and device.type == self.own_device.type:
             return self._backend
         return backends.of(device)
+
+    def _capabilities(self, device: torch.device) -> Capabilities:
+        return self.backend(device).capabilities(device)
 
     def place(self, tensor: Tensor, device: torch.device | None = None) -> Tensor:
         """The tensor on the compute device."""
@@ -107,15 +110,15 @@ class MemoryManager:
 
     def unet_precision(self, supported: Sequence[torch.dtype] = dtypes.UNET_ORDER) -> Precision:
         """Of diffusion models; supported: the family's dtypes in its order."""
-        return dtypes.unet_precision(self.settings, devices.capabilities(self.device), supported)
+        return dtypes.unet_precision(self.settings, self._capabilities(self.device), supported)
 
     def vae_precision(self, supported: Sequence[torch.dtype] = dtypes.VAE_ORDER) -> Precision:
         """Of autoencoders."""
-        return dtypes.vae_precision(self.settings, devices.capabilities(self.vae_device), supported)
+        return dtypes.vae_precision(self.settings, self._capabilities(self.vae_device), supported)
 
     def text_precision(self) -> Precision:
         """Of text encoders."""
-        return dtypes.text_precision(self.settings, devices.capabilities(self.text_device))
+        return dtypes.text_precision(self.settings, self._capabilities(self.text_device))
 
     def channels_last(self, device: torch.device) -> bool:
         """Whether convolutions are kept with their channels last: when asked, and on the CPUs where it is faster.
