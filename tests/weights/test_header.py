@@ -80,7 +80,6 @@ def test_a_missing_file_is_not_found(tmp_path):
     [
         (b"<!DOCTYPE html><html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "LFS"),
-        (b"GGUF\3", "GGUF"),
     ],
 )
 def test_what_people_download_by_mistake_is_named(tmp_path, content, word):

@@ -1,24 +1,22 @@
-"""comfy.quant_ops: tensors in eight bits that are brought back to floats wherever they are used."""
+"""comfy.quant_ops: quantized tensors and layouts under their published names, and how a pack brings its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from limner.compat.homes.not_yet import placeholder
+from limner.weights.quant import REGISTRY, Layout, Operation, Parts, QuantizedTensor, Rounding, note
 
-QUANT_ALGOS: dict[str, dict[str, Any]] = {
-    "float8_e4m3fn": {"storage_t": torch.float8_e4m3fn, "parameters": {"weight_scale", "input_scale"}}
-}
-LAYOUTS: dict[str, type[QuantizedLayout]] = {}
 ck = placeholder("ck", "kernels")
+LINEAR = torch.ops.aten.linear.default
 
 
 class QuantizedLayout:
-    """How floats are kept in eight bits."""
+    """How floats are kept in fewer bits. A pack derives from it and registers the class in `LAYOUTS`."""
 
     @classmethod
     def quantize(cls, tensor: Tensor, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
@@ -32,63 +30,197 @@ class QuantizedLayout:
 
     @classmethod
     def get_plain_tensors(cls, qtensor: QuantizedTensor) -> Any:
-        """The numbers and their scale."""
+        """The numbers and what belongs to them."""
         raise NotImplementedError
 
 
-class TensorCoreFP8Layout(QuantizedLayout):
-    """Eight-bit floats with one scale for the tensor."""
+class _Known(QuantizedLayout):
+    """A layout of Limner's as such a class. NAME: its name there."""
+
+    NAME: ClassVar[str]
 
     @classmethod
     def quantize(cls, tensor: Tensor, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
-        """scale: of the numbers, the largest over the dtype's limit where None."""
-        dtype = kwargs.get("dtype", torch.float8_e4m3fn)
-        limit = torch.finfo(dtype).max
-        scale = kwargs.get("scale")
-        scale = tensor.abs().amax().float() / limit if scale is None else torch.as_tensor(scale)
-        scale = torch.where(scale == 0, torch.ones_like(scale), scale)
-        qdata = (tensor.float() / scale).clamp(-limit, limit).to(dtype)
-        return qdata, {"scale": scale, "orig_dtype": tensor.dtype}
+        """scale: of the numbers, by their largest where None. stochastic_rounding: a seed, 0 for none."""
+        seed = kwargs.pop("stochastic_rounding", 0)
+        layout = REGISTRY.find(cls.NAME)
+        parts = layout.quantize(tensor, seed=seed or None, **kwargs)
+        return parts.numbers, layout.to_params(parts)
 
-    @staticmethod
-    def dequantize(qdata: Tensor, **params: Any) -> Tensor:
-        """Numbers times their scale, in the dtype that they had."""
-        restored: Tensor = (qdata.float() * params["scale"]).to(params.get("orig_dtype", torch.float32))
-        return restored
+    @classmethod
+    def dequantize(cls, qdata: Tensor, **params: Any) -> Tensor:
+        """The tensor again, in `orig_dtype`."""
+        layout = REGISTRY.find(cls.NAME)
+        return layout.dequantize(layout.from_params(qdata, params))
 
     @classmethod
     def get_plain_tensors(cls, qtensor: QuantizedTensor) -> Any:
-        """The numbers and their scale."""
-        return qtensor.qdata, qtensor.layout_params["scale"]
+        """The numbers and their scales."""
+        return tuple(qtensor.inner_tensors().values())
 
 
+class TensorCoreFP8Layout(_Known):
+    """Eight-bit floats with one scale for the tensor; dtype chooses between e4m3fn and e5m2."""
+
+    NAME = "float8_e4m3fn"
+
+
+class TensorCoreFP8E4M3Layout(_Known):
+    """e4m3fn."""
+
+    NAME = "float8_e4m3fn"
+
+
+class TensorCoreFP8E5M2Layout(_Known):
+    """e5m2."""
+
+    NAME = "float8_e5m2"
+
+
+class PackLayout(Layout):
+    """The class of a pack as a layout. What is registered for aten.linear on it does every layer's product."""
+
+    elementwise = False
+    slices = False
+    storage = torch.uint8
+    least_sqnr = 0.0
+
+    def __init__(self, name: str, kind: type[QuantizedLayout]) -> None:
+        self.name = name
+        self.kind = kind
+
+    def quantize(self, tensor: Tensor, **options: Any) -> Parts:
+        """As the pack does it."""
+        return self.from_params(*self.kind.quantize(tensor, **options))
+
+    def requantized(self, parts: Parts, dense: Tensor, seed: int | None = None) -> Parts:
+        """As the pack quantizes anew; it has no way to be told a seed."""
+        del seed
+        return self.from_params(*self.kind.quantize(dense.to(parts.dtype)))
+
+    def dequantize(self, parts: Parts) -> Tensor:
+        """As the pack does it."""
+        dense = self.kind.dequantize(parts.numbers, **{**self.to_params(parts), "orig_dtype": parts.dtype})
+        return dense.reshape(parts.shape).to(parts.dtype)
+
+    def encode(self, matrix: Tensor, rounding: Rounding, scale: Tensor | None, **options: Any) -> Any:
+        """As the pack does it, to the nearest or however it rounds."""
+        del rounding
+        parts = self.quantize(matrix, **({} if scale is None else {"scale": scale}), **options)
+        return parts.numbers, dict(parts.tensors), dict(parts.plain)
+
+    def decode(self, parts: Parts) -> Tensor:
+        """Seen as a matrix."""
+        return self.dequantize(parts).float().reshape(parts.rows, parts.columns)
+
+    def half_steps(self, parts: Parts) -> None:
+        """A pack does not say."""
+        del parts
+
+    def shape_of(self, numbers: Tensor) -> tuple[int, ...]:
+        """That of the numbers."""
+        return tuple(numbers.shape)
+
+    def from_params(self, numbers: Tensor, params: Any) -> Parts:
+        """Its own parameters are kept as they are, an `orig_shape` among them."""
+        parts = super().from_params(numbers, params)
+        own = {} if params.get("orig_shape") is None else {"orig_shape": params["orig_shape"]}
+        return Parts(parts.numbers, parts.shape, parts.dtype, parts.tensors, {**parts.plain, **own})
+
+    def to_params(self, parts: Parts) -> dict[str, Any]:
+        """As the pack gave them."""
+        return {**parts.tensors, **parts.plain, "orig_dtype": parts.dtype}
+
+    def linear(self, x: Tensor, parts: Parts, bias: Tensor | None = None) -> Tensor:
+        """By what the pack registered; else the weight is dequantized, which is counted."""
+        weight = QuantizedTensor.of(self, parts)
+        own = REGISTRY.own(LINEAR, self)
+        result = NotImplemented if own is None else own(LINEAR, (x, weight, bias), {})
+        if isinstance(result, Tensor):
+            return result
+        note(self.name, str(LINEAR))
+        return torch.nn.functional.linear(x, weight.dequantize().to(x.dtype), bias)
+
+
+class _Layouts(MutableMapping[str, type[QuantizedLayout]]):
+    """Layouts by the names that packs use; what is put here is registered."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, type[QuantizedLayout]] = {}
+
+    def __getitem__(self, name: str) -> type[QuantizedLayout]:
+        return self._classes[name]
+
+    def __setitem__(self, name: str, kind: type[QuantizedLayout]) -> None:
+        if "NAME" in kind.__dict__:
+            REGISTRY.register(REGISTRY.find(kind.__dict__["NAME"]), name)
+        else:
+            REGISTRY.register(PackLayout(name, kind), replace=name in self._classes)
+        self._classes[name] = kind
+
+    def __delitem__(self, name: str) -> None:
+        if "NAME" not in self._classes.pop(name).__dict__:
+            REGISTRY.unregister(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def name_of(self, layout: str | type[QuantizedLayout]) -> str:
+        """Of a name or a class, which is registered under its own name when it is not yet."""
+        if isinstance(layout, str):
+            return layout
+        found = next((name for name, kind in self._classes.items() if kind is layout), None)
+        if found is None:
+            self[layout.__name__] = layout
+        return found or layout.__name__
+
+
+LAYOUTS = _Layouts()
 LAYOUTS["TensorCoreFP8Layout"] = TensorCoreFP8Layout
+LAYOUTS["TensorCoreFP8E4M3Layout"] = TensorCoreFP8E4M3Layout
+LAYOUTS["TensorCoreFP8E5M2Layout"] = TensorCoreFP8E5M2Layout
+REGISTRY.show_as("float8_e4m3fn", "TensorCoreFP8Layout")
+REGISTRY.show_as("float8_e5m2", "TensorCoreFP8E5M2Layout")
+
+QUANT_ALGOS: dict[str, dict[str, Any]] = {
+    "float8_e4m3fn": {
+        "storage_t": torch.float8_e4m3fn,
+        "parameters": {"weight_scale", "input_scale"},
+        "comfy_tensor_layout": "TensorCoreFP8Layout",
+    },
+    "float8_e5m2": {
+        "storage_t": torch.float8_e5m2,
+        "parameters": {"weight_scale", "input_scale"},
+        "comfy_tensor_layout": "TensorCoreFP8E5M2Layout",
+    },
+    "mxfp8": {
+        "storage_t": torch.float8_e4m3fn,
+        "parameters": {"weight_scale", "input_scale"},
+        "comfy_tensor_layout": "mxfp8",
+        "group_size": 32,
+    },
+    "nvfp4": {
+        "storage_t": torch.uint8,
+        "parameters": {"weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale"},
+        "comfy_tensor_layout": "nvfp4",
+        "group_size": 16,
+    },
+    "int8_tensorwise": {
+        "storage_t": torch.int8,
+        "parameters": {"weight_scale"},
+        "comfy_tensor_layout": "int8_tensorwise",
+    },
+}
 
 
-class QuantizedTensor:
-    """Numbers in a layout. layout_type: its name; layout_params: its parameters."""
-
-    def __init__(self, qdata: Tensor, layout_type: str, layout_params: dict[str, Any]) -> None:
-        self.qdata, self.layout_type, self.layout_params = qdata, layout_type, layout_params
-
-    @classmethod
-    def from_float(cls, tensor: Tensor, layout_type: str, **kwargs: Any) -> QuantizedTensor:
-        """A tensor in a layout."""
-        qdata, params = LAYOUTS[layout_type].quantize(tensor, **kwargs)
-        return cls(qdata, layout_type, params)
-
-    def dequantize(self) -> Tensor:
-        """The tensor again."""
-        return LAYOUTS[self.layout_type].dequantize(self.qdata, **self.layout_params)
+def register_layout_op(torch_op: Any, layout_type: str | type[QuantizedLayout]) -> Callable[[Operation], Operation]:
+    """Decorator: a function (op, args, kwargs) does an operation of torch's on a layout, by its name or its class."""
+    return REGISTRY.on(LAYOUTS.name_of(layout_type), torch_op)
 
 
-def register_layout_op(torch_op: Any, layout_type: str) -> Callable[[Any], Any]:
-    """Keep a function for an operation of torch's on a layout: it is not used."""
-    del torch_op, layout_type
-    return lambda function: function
-
-
-def register_generic_util(torch_op: Any) -> Callable[[Any], Any]:
-    """The same for all layouts."""
-    del torch_op
-    return lambda function: function
+def register_generic_util(torch_op: Any) -> Callable[[Operation], Operation]:
+    """Decorator: the same on all layouts, before what is registered for one."""
+    return REGISTRY.on_all(torch_op)

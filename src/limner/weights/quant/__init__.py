@@ -1,7 +1,7 @@
 """Quantized weights: a tensor that carries its layout, the layouts, and which operation does what on them."""
 
 from limner.weights.quant import operations as _operations  # registers what torch's operations do
-from limner.weights.quant.fallbacks import Fallbacks, counting_fallbacks
+from limner.weights.quant.fallbacks import Fallbacks, counting_fallbacks, note
 from limner.weights.quant.layout import Activations, Convolution, Layout
 from limner.weights.quant.mode import Mode, computing, mode
 from limner.weights.quant.parts import Parts, matrix_shape
@@ -29,6 +29,7 @@ __all__ = [
     "counting_fallbacks",
     "matrix_shape",
     "mode",
+    "note",
     "quantize",
     "requantize",
     "sqnr",

@@ -1,4 +1,4 @@
-"""Which operations had to dequantize because no function does them on a layout: counted for who asks, told in the log."""
+"""Which operations had to dequantize, for no function does them on a layout: counted for who asks, told in the log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OBSERVERS: ContextVar[tuple[Fallbacks, ...]] = ContextVar("quant_fallbacks", de
 
 @contextmanager
 def counting_fallbacks() -> Iterator[Fallbacks]:
-    """Within the block, on this thread, what dequantizes is counted; it is told in the log once and summed up at the end.
+    """Within the block, on this thread, what dequantizes is counted; the log has it once, and its sum at the end.
 
     Blocks may nest: each counts all that happens inside it.
     """

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from limner.weights.quant.rounding import in_blocks
+
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 
@@ -38,7 +40,7 @@ def _bits(packed: Tensor, shifts: range, mask: int) -> Tensor:
 
 def _nibbles(packed: Tensor, width: int) -> Tensor:
     """Low halves of `width` bytes, then their high halves, and so on."""
-    return _bits(packed.unflatten(1, (-1, width)), range(0, 8, 4), 15)
+    return _bits(in_blocks(packed, width), range(0, 8, 4), 15)
 
 
 def _bit_words(packed: Tensor) -> Tensor:
@@ -78,7 +80,7 @@ def q2_k(blocks: Tensor) -> Tensor:
     scales = blocks[:, :16]
     step = _half(blocks, 80) * (scales & 15).float()
     least = _half(blocks, 82) * (scales >> 4).float()
-    codes = _bits(blocks[:, 16:80].unflatten(1, (2, 32)), range(0, 8, 2), 3).unflatten(1, (16, 16))
+    codes = in_blocks(_bits(in_blocks(blocks[:, 16:80], 32), range(0, 8, 2), 3), 16)
     return (step[..., None] * codes.float() - least[..., None]).flatten(1)
 
 
@@ -88,9 +90,9 @@ def q3_k(blocks: Tensor) -> Tensor:
     low = _bits(packed[:, None, :8], range(0, 8, 4), 15)
     high = _bits(packed[:, None, 8:], range(0, 8, 2), 3)
     step = _half(blocks, 108) * ((low | high << 4).float() - 32)
-    codes = _bits(blocks[:, 32:96].unflatten(1, (2, 32)), range(0, 8, 2), 3).float()
+    codes = _bits(in_blocks(blocks[:, 32:96], 32), range(0, 8, 2), 3).float()
     set_high = _bits(blocks[:, None, :32], range(8), 1).float()
-    return (step[..., None] * (codes - 4 * (1 - set_high)).unflatten(1, (16, 16))).flatten(1)
+    return (step[..., None] * in_blocks((codes - 4 * (1 - set_high)), 16)).flatten(1)
 
 
 def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +106,7 @@ def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
 def q4_k(blocks: Tensor) -> Tensor:
     """Eight groups: d · scale · code − dmin · minimum."""
     scales, minima = _scales_and_minima(blocks[:, 4:16])
-    codes = _nibbles(blocks[:, 16:], 32).unflatten(1, (8, 32)).float()
+    codes = in_blocks(_nibbles(blocks[:, 16:], 32), 32).float()
     step, least = _half(blocks, 0) * scales, _half(blocks, 2) * minima
     return (step[..., None] * codes - least[..., None]).flatten(1)
 
@@ -112,17 +114,17 @@ def q4_k(blocks: Tensor) -> Tensor:
 def q5_k(blocks: Tensor) -> Tensor:
     """As q4_k, with the fifth bits apart."""
     scales, minima = _scales_and_minima(blocks[:, 4:16])
-    codes = (_nibbles(blocks[:, 48:], 32) | _bits(blocks[:, None, 16:48], range(8), 1) << 4).unflatten(1, (8, 32))
+    codes = in_blocks((_nibbles(blocks[:, 48:], 32) | _bits(blocks[:, None, 16:48], range(8), 1) << 4), 32)
     step, least = _half(blocks, 0) * scales, _half(blocks, 2) * minima
     return (step[..., None] * codes.float() - least[..., None]).flatten(1)
 
 
 def q6_k(blocks: Tensor) -> Tensor:
     """Sixteen groups: d · scale · (code − 32), scales int8, the two high bits apart."""
-    high = _bits(blocks[:, 128:192].unflatten(1, (2, 32)), range(0, 8, 2), 3)
+    high = _bits(in_blocks(blocks[:, 128:192], 32), range(0, 8, 2), 3)
     codes = (_nibbles(blocks[:, :128], 64) | high << 4).float() - 32
     step = _half(blocks, 208) * blocks[:, 192:208].contiguous().view(torch.int8).float()
-    return (step[..., None] * codes.unflatten(1, (16, 16))).flatten(1)
+    return (step[..., None] * in_blocks(codes, 16)).flatten(1)
 
 
 def _iq4(codes: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ def iq4_xs(blocks: Tensor) -> Tensor:
     high = (blocks[:, 2:4, None] >> shifts & 3).flatten(1)
     low = torch.stack((blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4), -1).flatten(1)
     step = _half(blocks, 0) * ((low | high << 4).float() - 32)
-    return (step[..., None] * _iq4(_nibbles(blocks[:, 8:], 16)).unflatten(1, (8, 32))).flatten(1)
+    return (step[..., None] * in_blocks(_iq4(_nibbles(blocks[:, 8:], 16)), 32)).flatten(1)
 
 
 BLOCKS = {

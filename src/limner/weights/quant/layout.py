@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -51,15 +51,15 @@ class Layout(ABC):
     """
 
     name: str
-    storage: ClassVar[torch.dtype]
-    elementwise: ClassVar[bool] = True
-    stored: ClassVar[Mapping[str, str]] = {"scale": "weight_scale"}
-    block: ClassVar[int] = 0
-    matrices_only: ClassVar[bool] = False
-    activations: ClassVar[Activations] = "none"
-    may_be_zero: ClassVar[frozenset[str]] = frozenset()
-    writes: ClassVar[bool] = True
-    slices: ClassVar[bool] = True
+    storage: torch.dtype
+    elementwise: bool = True
+    stored: Mapping[str, str] = {"scale": "weight_scale"}
+    block: int = 0
+    matrices_only: bool = False
+    activations: Activations = "none"
+    may_be_zero: frozenset[str] = frozenset()
+    writes: bool = True
+    slices: bool = True
     least_sqnr: float
 
     def __repr__(self) -> str:
@@ -114,7 +114,7 @@ class Layout(ABC):
         if full_precision:
             plain = {**plain, "full_precision": True}
         if self.elementwise:
-            numbers = numbers.reshape(tensor.shape)
+            numbers = self.arranged(numbers.reshape(tensor.shape))
         return Parts(numbers, tuple(tensor.shape), tensor.dtype, {**tensors, **extra}, plain)
 
     def dequantize(self, parts: Parts) -> Tensor:
@@ -124,6 +124,19 @@ class Layout(ABC):
             matrix = matrix * smoothing.float().reshape(1, -1)
         return matrix.reshape(parts.shape).to(parts.dtype)
 
+    def from_params(self, numbers: Tensor, params: Mapping[str, Any]) -> Parts:
+        """Parts out of numbers and one mapping of everything else, `orig_dtype` and `orig_shape` among it."""
+        tensors = {name: one for name, one in params.items() if isinstance(one, Tensor)}
+        own = {"orig_dtype", "orig_shape", *tensors}
+        plain = {name: one for name, one in params.items() if name not in own and one is not None}
+        shape = tuple(params.get("orig_shape") or self.shape_of(numbers))
+        return Parts(numbers, shape, params.get("orig_dtype") or torch.bfloat16, tensors, plain)
+
+    def to_params(self, parts: Parts) -> dict[str, Any]:
+        """Everything but the numbers, as `from_params` takes it."""
+        shaped = {} if self.elementwise else {"orig_shape": parts.shape}
+        return {**parts.tensors, **parts.plain, "orig_dtype": parts.dtype, **shaped}
+
     def requantized(self, parts: Parts, dense: Tensor, seed: int | None = None) -> Parts:
         """Other numbers in the way of `parts`: new scales, the same options, smoothing and scale of inputs."""
         if not self.writes:
@@ -132,7 +145,7 @@ class Layout(ABC):
                 why="This layout is only read; nothing here makes new numbers in it.",
                 do="Dequantize it, or quantize the changed weight in another layout.",
             )
-        kept = {name: one for name, one in parts.tensors.items() if name in OF_INPUTS}
+        kept: dict[str, Any] = {name: one for name, one in parts.tensors.items() if name in OF_INPUTS}
         made = self.quantize(dense, seed=seed, **kept, **parts.plain)
         return replace(made, dtype=parts.dtype)
 
@@ -189,6 +202,7 @@ class Layout(ABC):
             fast = self.fast_convolution(x, parts, bias, kind)
             if fast is not None:
                 return fast
+        # Where inputs of a convolution are not rounded fast, they are not rounded at all, emulated or not.
         return kind(x, self.dequantize(replace(parts, dtype=x.dtype)), bias)
 
     def rounds_inputs(self, parts: Parts) -> bool:
@@ -301,7 +315,11 @@ class Layout(ABC):
             self._check_scale(name, value, shape, f"{layer}: {names[name]}")
         if "input_scale" in found:
             found["input_scale"] = found["input_scale"].float().reshape(())
-        return Parts(numbers, shape, dtype, found, {**expected.plain, **plain})
+        return Parts(self.arranged(numbers), shape, dtype, found, {**expected.plain, **plain})
+
+    def arranged(self, numbers: Tensor) -> Tensor:
+        """Numbers in the order in memory that computing wants; their shape stays."""
+        return numbers
 
     def shape_of(self, numbers: Tensor) -> tuple[int, ...]:
         """The shape of a weight by its numbers, where there is no padding."""
@@ -309,9 +327,17 @@ class Layout(ABC):
             return tuple(numbers.shape)
         return (numbers.shape[0], numbers.shape[1] * 2)
 
+    def refuse_unknown(self, options: Mapping[str, Any], *known: str) -> None:
+        """Raises BadInput for an option that the layout does not have."""
+        unknown = options.keys() - {*known}
+        if unknown:
+            raise BadInput(f"{self.name} has no option {min(unknown)!r}.", do=f"It has {list(known) or 'none'}.")
+
     def _check_tensor(self, tensor: Tensor) -> None:
         if not tensor.is_floating_point() or tensor.element_size() < 2:
-            raise BadInput(f"A tensor of {tensor.dtype} cannot be quantized.", why="Only floats of 16 bits or more can.")
+            raise BadInput(
+                f"A tensor of {tensor.dtype} cannot be quantized.", why="Only floats of 16 bits or more can."
+            )
         self._check_shape(tuple(tensor.shape), "The tensor")
         if tensor.device.type != "meta" and not bool(tensor.isfinite().all()):
             raise BadInput(

@@ -1,8 +1,9 @@
-"""Products of matrices in eight bits, where a device computes them faster than in floats. None says that it does not."""
+"""Products of matrices in eight bits, where a device computes them faster than in floats; None where it does not."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -51,17 +52,23 @@ def multiplies_fp8(device: torch.device) -> bool:
     return device.type == "cuda" and _probed(device.index if device.index is not None else torch.cuda.current_device())
 
 
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
 @cache
 def multiplies_int8_on_cpu() -> bool:
     """Whether this processor multiplies int8 faster than float32: torch hands it to oneDNN on x86 only.
 
     Measured with AVX-512 VNNI, 1 thread, 1280×1280: 4.1 times float32's rate for one row, 3.6 for 1024.
     """
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    return _has_onednn() and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def int8_product(x: Tensor, weight: Tensor) -> Tensor | None:
     """x: (m, k) int8, weight: (n, k) int8 → x @ weightᵀ, (m, n) int32; None where floats are faster."""
+    if x.shape[1] < 2:
+        return None  # torch 2.13 gives numbers out of nowhere for one column
     if x.device.type == "cpu" and multiplies_int8_on_cpu():
         return torch._int_mm(x, weight.t())
     if x.device.type == "cuda":
@@ -74,7 +81,7 @@ def int8_product(x: Tensor, weight: Tensor) -> Tensor | None:
 
 
 def fp8_product(x: Tensor, scale_x: Tensor, weight: Tensor, scale: Tensor, out: torch.dtype) -> Tensor | None:
-    """x: (m, k), weight: (n, k), both float8 → (scale_x · x) @ (scale · weight)ᵀ in `out`; None where floats are to be used.
+    """x: (m, k), weight: (n, k), both float8 → (scale_x · x) @ (scale · weight)ᵀ in `out`; None where floats are used.
 
     scale_x: one number or (m, 1); scale: one or (n, 1). e5m2 is multiplied by e4m3 only.
     """
@@ -96,26 +103,36 @@ def fp8_product(x: Tensor, scale_x: Tensor, weight: Tensor, scale: Tensor, out: 
     return result if single else (result * scale_x.reshape(-1, 1) * scale.reshape(1, -1)).to(out)
 
 
-def int8_convolution(
-    x: Tensor, scale_x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
-) -> Tensor | None:
-    """x: (batch, in, height, width) float, weight: (out, in / groups, h, w) int8 → convolution of round(x / scale_x) with
-    the weight, float32, channels last; None where no kernel does it. What is rounded lies within ±127.
+def patches(
+    x: Tensor, size: tuple[int, int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """What a convolution sees at each place. x: (batch, height, width, in) → (batch, height', width', h · w · in)."""
+    x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()
+    (batch, height, width, channels), (b, y, z, c) = x.shape, x.stride()
+    across = [
+        (whole - dilation[axis] * (size[axis] - 1) - 1) // stride[axis] + 1
+        for axis, whole in enumerate((height, width))
+    ]
+    seen = x.as_strided(
+        (batch, *across, *size, channels), (b, y * stride[0], z * stride[1], y * dilation[0], z * dilation[1], c)
+    )
+    return seen.reshape(batch, *across, -1)
 
-    Through oneDNN's quantized convolution, which takes unsigned inputs: they are shifted by 128, and it takes the shift
-    back. Measured with AVX-512 VNNI, 1 thread: 4 times float32's rate for 320 channels of 32×32, 3×3, without rounding.
+
+def int8_convolution(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor | None:
+    """x: (batch, height, width, in) int8, weight: (out, in, h, w) int8 → (batch, height', width', out) int32.
+
+    None where floats are faster. It is one product of what the kernel sees at each place. Measured with AVX-512 VNNI, 1
+    thread, 3×3, 2 pictures, rounding and scales included: 320 channels of 32×32 at 2.6 times float32's rate, 1280
+    of 8×8 at 6.1. oneDNN's own quantized convolution is as fast, but wants the weight in an order of its own, and to
+    bring it into that takes as long as the convolution or longer.
     """
-    if x.device.type != "cpu" or x.ndim != 4 or not multiplies_int8_on_cpu():
+    if x.device.type != "cpu" or not multiplies_int8_on_cpu():
         return None
-    kernels = torch.ops.onednn
-    if not hasattr(kernels, "qconv_prepack") or not hasattr(kernels, "qconv_pointwise"):
-        return None
-    ones = torch.ones(weight.shape[0])
-    packed = kernels.qconv_prepack(weight, ones, 1.0, 128, stride, padding, dilation, groups, list(x.shape))
-    shifted = (x.contiguous(memory_format=torch.channels_last) / scale_x).clamp_(-127, 127)
-    shifted = shifted.add_(128.5).to(torch.uint8)  # positive, so cutting off rounds
-    zeros = torch.zeros(weight.shape[0], dtype=torch.int64)
-    result: Tensor = kernels.qconv_pointwise(
-        shifted, 1.0, 128, packed, ones, zeros, None, stride, padding, dilation, groups, 1.0, 0, torch.float32, "none", [], ""
-    )  # fmt: skip
-    return result
+    seen = patches(x, (weight.shape[2], weight.shape[3]), stride, padding, dilation)
+    rows = weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)  # a view of a weight that is kept channels last
+    batch, height, width, length = seen.shape
+    sums = int8_product(seen.view(-1, length), rows)
+    return None if sums is None else sums.view(batch, height, width, -1)

@@ -25,7 +25,7 @@ def _dense(value: Any) -> Any:
 
 
 def a_view(operation: Operation) -> Operation:
-    """Of an operation whose result torch takes for a view: in inference mode it is one of a normal tensor, if that is."""
+    """Of an operation whose result torch takes for a view: in inference mode, too, a normal tensor's is normal."""
 
     @wraps(operation)
     def viewing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -57,7 +57,7 @@ def clone(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 @REGISTRY.on_all(aten._to_copy.default)
 def to_copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """To another device, or to another dtype to be dequantized to: that alone shares the numbers until one is written."""
+    """To another device, or another dtype to be dequantized to: that alone shares the numbers until one is written."""
     del func
     weight: QuantizedTensor = args[0]
     dtype, device = kwargs.get("dtype") or weight.dtype, kwargs.get("device") or weight.device
@@ -85,7 +85,7 @@ def empty_like(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 @REGISTRY.on_all(aten.copy_.default)
 def copy_(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Quantized to quantized copies parts; floats are quantized; raw numbers in the layout's storage are taken as such."""
+    """Quantized to quantized copies parts; floats are quantized; numbers in the layout's storage are taken as such."""
     target, source = args[:2]
     non_blocking = bool(args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
     if not isinstance(target, QuantizedTensor):
@@ -104,13 +104,6 @@ def copy_(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     value = source.to(target.device).expand(target.shape)
     target.store(target.packing.requantized(parts, value.t() if target._transposed else value))
     return target
-
-
-@REGISTRY.on_all(aten._has_compatible_shallow_copy_type.default)
-def has_compatible_shallow_copy_type(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """A quantized tensor may take the place of another."""
-    del func, kwargs
-    return isinstance(args[0], QuantizedTensor) and isinstance(args[1], QuantizedTensor)
 
 
 @REGISTRY.on_all(aten.is_pinned.default)
@@ -241,7 +234,8 @@ def slice_(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Rows; columns where no block is cut."""
     del func, kwargs
     weight = args[0]
-    dim, start, end, step = (*args[1:], *(0, None, None, 1)[len(args) - 1 :])
+    given: tuple[Any, ...] = (*args[1:], *(0, None, None, 1)[len(args) - 1 :])
+    dim, start, end, step = given
     part = slice(start, end, step)
     if weight._transposed or weight.ndim < 2:
         return NotImplemented

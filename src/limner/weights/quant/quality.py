@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def sqnr(exact: Tensor, approximate: Tensor) -> float:
-    """Signal to quantization noise, dB: 10 · log10(Σ exact² / Σ (exact − approximate)²); infinite where nothing differs."""
+    """Signal to quantization noise, dB: 10 · log10(Σ exact² / Σ (exact − approximate)²); infinite for equal ones."""
     exact = exact.detach().double()
     noise = (exact - approximate.detach().to(exact.device).double()).square().sum()
     signal = exact.square().sum()

@@ -1,7 +1,7 @@
 """Which layouts there are, and which function does an operation of torch's on which of them.
 
-Layouts are the `LAYOUTS` of the files of a folder, and what is registered at run time. Operations are looked up by layout
-along its classes, so that what is registered for `Layout` holds for all that have nothing of their own.
+Layouts are the `LAYOUTS` of the files of a folder, and what is registered at run time. Operations are looked up by
+layout along its classes, so that what is registered for `Layout` holds for all that have nothing of their own.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ class Registry(Mapping[str, Layout]):
                     raise BadInput(f"A quantization layout {name!r} is there already.", do="Choose another name.")
             self._layouts[layout.name] = layout
             self._others |= {name: layout.name for name in other_names if name != layout.name}
+            for operation, owner in tuple(self._special):  # what was registered for a name that was to come
+                if owner in (layout.name, *other_names):
+                    self._special[operation, layout] = self._special.pop((operation, owner))
         return layout
 
     def unregister(self, name: str) -> None:
@@ -98,8 +101,11 @@ class Registry(Mapping[str, Layout]):
         return keep
 
     def on(self, layout: str | Layout | type[Layout], *operations: Any) -> Callable[[Operation], Operation]:
-        """Decorator: this does the operations on a layout, or on those of a class that have nothing of their own."""
-        owner: object = layout if isinstance(layout, type) else self.find(layout)
+        """Decorator: this does the operations on a layout, or on those of a class that have nothing of their own.
+
+        A name may be registered afterwards.
+        """
+        owner: object = self.get(layout, layout) if isinstance(layout, str) else layout
 
         def keep(function: Operation) -> Operation:
             with self._lock:
@@ -118,6 +124,10 @@ class Registry(Mapping[str, Layout]):
             found = self._special.get((operation, owner))
             if found is not None:
                 yield found
+
+    def own(self, operation: Any, layout: Layout) -> Operation | None:
+        """What was registered for just this layout."""
+        return self._special.get((operation, layout))
 
     def _known(self) -> dict[str, Layout]:
         with self._lock:

@@ -74,6 +74,11 @@ def pad_columns(matrix: Tensor, block: int) -> Tensor:
     return torch.nn.functional.pad(matrix, (0, missing)) if missing else matrix
 
 
+def in_blocks(matrix: Tensor, width: int) -> Tensor:
+    """(rows, blocks · width) → (rows, blocks, width)."""
+    return matrix.reshape(matrix.shape[0], matrix.shape[1] // width, width)
+
+
 def pack_nibbles(codes: Tensor) -> Tensor:
     """codes: (rows, n) uint8 below 16, n even → (rows, n / 2): the first of two in the low bits."""
     return codes[:, ::2] | (codes[:, 1::2] << 4)

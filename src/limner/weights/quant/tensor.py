@@ -1,8 +1,8 @@
 """A tensor in a layout that is a torch.Tensor: it goes wherever a weight goes, and is multiplied as its layout does it.
 
-To torch it has the shape and dtype of what it stands for; its bytes are those of its inner tensors. An operation is done
-by the first that knows it: what is registered for all layouts, for this layout, for its classes; then torch's own parts
-of it; else the tensor is dequantized for the operation, which is counted and told (`counting_fallbacks`).
+To torch it has the shape and dtype of what it stands for; its bytes are those of its inner tensors. An operation is
+done by the first that knows it: what is registered for all layouts, for this layout, for its classes; then torch's own
+parts of it; else the tensor is dequantized for the operation, which is counted and told (`counting_fallbacks`).
 
 A dtype that is asked of it changes only what it will be dequantized to. What is written into it is quantized again.
 """
@@ -34,12 +34,12 @@ class QuantizedTensor(Tensor):
     _plain: Mapping[str, Any]
     _transposed: bool
     _shares: bool
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __new__(cls, qdata: Tensor, layout: str | Layout, params: Mapping[str, Any]) -> QuantizedTensor:
         """From numbers and parameters as they are."""
         found = REGISTRY.find(layout)
-        return cls.of(found, parts_of(found, qdata, params))
+        return cls.of(found, found.from_params(qdata, params))
 
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class QuantizedTensor(Tensor):
         """Parts in a layout. transposed: a matrix the other way round. shares: its parts are another tensor's too."""
         shape = parts.shape[::-1] if transposed else parts.shape
         strides = torch.empty(parts.shape, device="meta").stride()
-        made: QuantizedTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: QuantizedTensor = Tensor._make_wrapper_subclass(
             cls,
             shape,
             strides=strides[::-1] if transposed else strides,
@@ -95,9 +95,7 @@ class QuantizedTensor(Tensor):
 
     @property
     def _layout_params(self) -> dict[str, Any]:
-        parts = self.parts
-        shaped = {} if self._layout.elementwise else {"orig_shape": parts.shape}
-        return {**parts.tensors, **parts.plain, "orig_dtype": parts.dtype, **shaped}
+        return self._layout.to_params(self.parts)
 
     def dequantize(self) -> Tensor:
         """The tensor that it stands for."""
@@ -114,7 +112,7 @@ class QuantizedTensor(Tensor):
         return bound.t() if bound is not None and self._transposed else bound
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> int:  # type: ignore[override]
         """Bytes of everything that it keeps."""
         return self.parts.nbytes
 
@@ -138,7 +136,8 @@ class QuantizedTensor(Tensor):
 
     # What torch asks without dispatching.
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        del tensor_contents
         size = f"{self.nbytes:,} bytes"
         return f"QuantizedTensor({self.layout_type}, {list(self.shape)}, {self.dtype}, {self.device}, {size})"
 
@@ -150,7 +149,7 @@ class QuantizedTensor(Tensor):
     @data.setter
     def data(self, value: Tensor) -> None:
         parameter = getattr(self, "_is_param", False)
-        torch.utils.swap_tensors(self, value.detach())
+        torch.utils.swap_tensors(self, value.detach())  # type: ignore[no-untyped-call]
         if parameter:
             self._is_param = True
 
@@ -167,18 +166,18 @@ class QuantizedTensor(Tensor):
         return self if self.is_pinned() else self.with_parts(self.parts.map(lambda one: one.pin_memory()))
 
     def is_contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> bool:
-        """Of its numbers; only those with the weight's own shape can be channels last."""
-        if self._layout.elementwise and self._qdata.ndim == self.ndim:
-            return self._qdata.is_contiguous(memory_format=memory_format)
-        return self._qdata.is_contiguous()
+        """Of its numbers, in whichever order its layout keeps them; only those of four axes can be channels last."""
+        if self._qdata.ndim == 4 and self._qdata.is_contiguous(memory_format=torch.channels_last):
+            return memory_format in (torch.contiguous_format, torch.channels_last)
+        asked = memory_format if self._qdata.ndim == self.ndim else torch.contiguous_format
+        return self._qdata.is_contiguous(memory_format=asked)
 
-    def contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> QuantizedTensor:  # type: ignore[override]
+    def contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> QuantizedTensor:
         """Itself, or with its numbers laid out anew."""
         if self.is_contiguous(memory_format):
             return self
-        elementwise = self._layout.elementwise and self._qdata.ndim == self.ndim
-        kind = memory_format if elementwise else torch.contiguous_format
-        return self.with_parts(replace(self.parts, numbers=self._qdata.contiguous(memory_format=kind)))
+        asked = memory_format if self._qdata.ndim == self.ndim else torch.contiguous_format
+        return self.with_parts(replace(self.parts, numbers=self._qdata.contiguous(memory_format=asked)))
 
     # Copying, saving, compiling.
 
@@ -190,7 +189,9 @@ class QuantizedTensor(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         parts = self.parts
-        state = (parts.numbers, dict(parts.tensors), dict(parts.plain), parts.shape, parts.dtype)
+        # Pickle, unlike torch.save, cannot hold floats of a byte.
+        tensors = {name: (one.dtype, _as_bytes(one)) for name, one in parts.all_tensors().items()}
+        state = (tensors, dict(parts.plain), parts.shape, parts.dtype)
         return rebuild, (self._layout.name, state, self._transposed, bool(getattr(self, "_is_param", False)))
 
     def _like_me(self, other: QuantizedTensor) -> QuantizedTensor:
@@ -203,6 +204,10 @@ class QuantizedTensor(Tensor):
         plain = tuple(sorted(self._plain.items()))
         return names, (self._layout.name, self._names, plain, self._shape, self._dtype, self._transposed)
 
+    def _stable_hash_for_caching(self) -> str:
+        """What compiled code may be found again by."""
+        return repr(self.__tensor_flatten__()[1])
+
     @staticmethod
     def __tensor_unflatten__(inner: dict[str, Tensor], context: tuple[Any, ...], *_: Any) -> QuantizedTensor:
         layout, names, plain, shape, dtype, transposed = context
@@ -211,30 +216,24 @@ class QuantizedTensor(Tensor):
         return QuantizedTensor.of(REGISTRY.find(layout), parts, transposed)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Do an operation, see the module."""
         return dispatch(func, args, kwargs or {})
 
 
+def _as_bytes(tensor: Tensor) -> Tensor:
+    return tensor.view(torch.uint8) if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+
+
 def rebuild(layout: str, state: tuple[Any, ...], transposed: bool, parameter: bool) -> Tensor:
     """Out of a pickle."""
-    numbers, tensors, plain, shape, dtype = state
-    made = QuantizedTensor.of(REGISTRY.find(layout), Parts(numbers, tuple(shape), dtype, tensors, plain), transposed)
+    stored, plain, shape, dtype = state
+    tensors = {name: one.view(own) for name, (own, one) in stored.items()}
+    parts = Parts(tensors.pop("numbers"), tuple(shape), dtype, tensors, plain)
+    made = QuantizedTensor.of(REGISTRY.find(layout), parts, transposed)
     return torch.nn.Parameter(made, requires_grad=False) if parameter else made
-
-
-def parts_of(layout: Layout, qdata: Tensor, params: Mapping[str, Any]) -> Parts:
-    """Parts out of numbers and one mapping of everything else."""
-    tensors = {name: one for name, one in params.items() if isinstance(one, Tensor)}
-    plain = {
-        name: one
-        for name, one in params.items()
-        if name not in tensors and name not in ("orig_dtype", "orig_shape") and one is not None
-    }
-    shape = tuple(params.get("orig_shape") or layout.shape_of(qdata))
-    return Parts(qdata, shape, params.get("orig_dtype") or torch.bfloat16, tensors, plain)
 
 
 def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limner.errors import BadInput
 from limner.weights.quant.layout import Encoded, Layout
 from limner.weights.quant.matmul import fp8_product
 from limner.weights.quant.parts import Parts
@@ -23,17 +24,22 @@ class Float8(Layout):
 
     def __init__(self, name: str, dtype: torch.dtype, by_row: bool, least_sqnr: float) -> None:
         self.name = name
-        self.storage = dtype  # type: ignore[misc] - as fixed for this layout as for its class
+        self.storage = dtype
         self.by_row = by_row
         self.least_sqnr = least_sqnr
 
     def encode(self, matrix: Tensor, rounding: Rounding, scale: Tensor | None, **options: Any) -> Encoded:
-        """Numbers that are too large for a given scale become the largest."""
+        """Numbers that are too large for a given scale become the largest. dtype: instead of the layout's own."""
+        self.refuse_unknown(options, "dtype")
+        dtype = options.get("dtype", self.storage)
+        if dtype not in GRIDS:
+            raise BadInput(f"{dtype} is no dtype of eight-bit floats.", why="They are e4m3fn and e5m2.")
         if scale is None:
             amax = matrix.abs().amax(1, keepdim=True) if self.by_row else matrix.abs().amax()
-            scale = amax / torch.finfo(self.storage).max
+            scale = amax / torch.finfo(dtype).max
         scale = positive(scale)
-        return rounding.to_float8(matrix / scale, self.storage), {"scale": scale}, {}
+        plain = {} if dtype == self.storage else {"dtype": dtype}
+        return rounding.to_float8(matrix / scale, dtype), {"scale": scale}, plain
 
     def decode(self, parts: Parts) -> Tensor:
         """scale · number."""
@@ -42,7 +48,7 @@ class Float8(Layout):
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the distance of neighbouring floats; what float32 loses in dividing is a hundredth of that or less."""
         numbers = parts.numbers.float().reshape(parts.rows, -1)
-        return GRIDS[self.storage].spacing(numbers) * self.scale(parts) * 0.5 * (1 + 1e-4)
+        return GRIDS[parts.numbers.dtype].spacing(numbers) * self.scale(parts) * 0.5 * (1 + 1e-4)
 
     def fast_linear(self, x: Tensor, parts: Parts, bias: Tensor | None) -> Tensor | None:
         """The device's float8 product. Inputs are e4m3 whatever the weight is: more of the product fits them."""

@@ -5,6 +5,7 @@ The five of 32 weights with linear codes are written too, so that a changed weig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from limner.errors import BadInput
 from limner.weights.quant.gguf_blocks import BLOCKS
 from limner.weights.quant.layout import Encoded, Layout
 from limner.weights.quant.parts import Parts, matrix_shape
-from limner.weights.quant.rounding import Rounding, pack_nibbles
+from limner.weights.quant.rounding import Rounding, in_blocks, pack_nibbles
 
 HALF_MAX = 65504.0
 HALF_LEAST = 2.0**-24
@@ -27,18 +28,19 @@ class GGUF(Layout):
 
     storage = torch.uint8
     elementwise = False
-    stored: dict[str, str] = {}
+    stored: Mapping[str, str] = {}
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.form = BLOCKS[kind]
         self.name = f"gguf_{kind.lower()}"
-        self.block = self.form.weights  # type: ignore[misc] - as fixed for this layout as for its class
-        self.writes = kind in SQNR  # type: ignore[misc]
+        self.block = self.form.weights
+        self.writes = kind in SQNR
         self.least_sqnr = SQNR.get(kind, 0.0)
 
     def encode(self, matrix: Tensor, rounding: Rounding, scale: Tensor | None, **options: Any) -> Encoded:
         """Scales are of the layout's own making."""
+        self.refuse_unknown(options)
         rows, columns = matrix.shape
         if columns % self.block:
             raise BadInput(
@@ -48,7 +50,9 @@ class GGUF(Layout):
         if matrix.is_meta:
             return torch.empty(rows, row_bytes, dtype=torch.uint8, device="meta"), {}, {}
         if not self.writes:
-            raise BadInput(f"{self.name} is only read.", do="Choose a layout that is written, such as gguf_q8_0 or nf4.")
+            raise BadInput(
+                f"{self.name} is only read.", do="Choose a layout that is written, such as gguf_q8_0 or nf4."
+            )
         if scale is not None:
             raise BadInput(f"{self.name} makes its own scales.", why="They are part of its blocks.")
         return _written(self.kind, matrix.reshape(-1, self.block), rounding).reshape(rows, row_bytes), {}, {}
@@ -58,12 +62,12 @@ class GGUF(Layout):
         return self.form.read(self._blocks(parts)).reshape(parts.rows, parts.columns)
 
     def half_steps(self, parts: Parts) -> Tensor | None:
-        """Half a step, or a whole one where the largest code cut off; and what float16 loses of a scale and a minimum."""
+        """Half a step, a whole one where the largest code cut off; and what float16 loses of a scale and a minimum."""
         if not self.writes:
             return None
         blocks = self._blocks(parts)
         step = blocks[:, :2].contiguous().view(torch.float16).float().abs()
-        bound = (step * 0.5 * (1 + 2.0**-9) + 32 * HALF_LEAST).expand(-1, self.block)
+        bound = (step * 0.5 * (1 + 2.0**-9) + 64 * HALF_LEAST).expand(-1, self.block)
         if self.kind in ("Q4_1", "Q5_1"):
             bound = bound + blocks[:, 2:4].contiguous().view(torch.float16).float().abs() * 2.0**-10
         if self.kind in ("Q4_0", "Q5_0"):
@@ -106,7 +110,7 @@ def _written(kind: str, blocks: Tensor, rounding: Rounding) -> Tensor:
     pieces = [_bytes(step)] if least is None else [_bytes(step), _bytes(least)]
     if top == 31:
         weights = 2 ** torch.arange(8, dtype=torch.int32, device=blocks.device)
-        pieces.append(((coded >> 4).unflatten(1, (4, 8)).int() * weights).sum(-1).to(torch.uint8))
+        pieces.append((in_blocks((coded >> 4), 8).int() * weights).sum(-1).to(torch.uint8))
     low, high = (coded & 15).chunk(2, 1)
     pieces.append(pack_nibbles(torch.stack((low, high), -1).flatten(1)))
     return torch.cat(pieces, 1)

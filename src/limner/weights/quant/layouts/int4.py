@@ -13,7 +13,7 @@ from torch import Tensor
 from limner.errors import BadInput
 from limner.weights.quant.layout import Encoded, Layout
 from limner.weights.quant.parts import Parts
-from limner.weights.quant.rounding import Rounding, pack_nibbles, pad_columns, positive, unpack_nibbles
+from limner.weights.quant.rounding import Rounding, in_blocks, pack_nibbles, pad_columns, positive, unpack_nibbles
 
 LARGEST = 7
 GROUP = 64
@@ -30,10 +30,11 @@ class Int4Groups(Layout):
 
     def encode(self, matrix: Tensor, rounding: Rounding, scale: Tensor | None, **options: Any) -> Encoded:
         """scale: (rows, groups)."""
+        self.refuse_unknown(options, "group")
         group = options.get("group", GROUP)
         if type(group) is not int or group < 16 or group % 2:
             raise BadInput(f"A group of {group!r} weights cannot share a scale.", why="It is an even number from 16.")
-        blocks = pad_columns(matrix, group).unflatten(1, (-1, group))
+        blocks = in_blocks(pad_columns(matrix, group), group)
         scale = positive(blocks.abs().amax(2) / LARGEST if scale is None else scale)
         codes = rounding.integer(blocks / scale[..., None]).clamp(-LARGEST, LARGEST) + (LARGEST + 1)
         return pack_nibbles(codes.flatten(1).to(torch.uint8)), {"scale": scale}, {"group": group}
@@ -41,7 +42,7 @@ class Int4Groups(Layout):
     def decode(self, parts: Parts) -> Tensor:
         """scale · (code − 8)."""
         codes = unpack_nibbles(parts.numbers).float() - (LARGEST + 1)
-        scaled = codes.unflatten(1, (-1, parts.plain["group"])) * parts.tensors["scale"].float()[..., None]
+        scaled = in_blocks(codes, parts.plain["group"]) * parts.tensors["scale"].float()[..., None]
         return scaled.flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:

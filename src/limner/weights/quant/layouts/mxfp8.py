@@ -14,7 +14,7 @@ from torch import Tensor
 
 from limner.weights.quant.layout import Encoded, Layout
 from limner.weights.quant.parts import Parts
-from limner.weights.quant.rounding import E4M3, Rounding, pad_columns
+from limner.weights.quant.rounding import E4M3, Rounding, in_blocks, pad_columns
 
 BLOCK = 32
 BIAS = 127
@@ -32,7 +32,8 @@ class MXFP8(Layout):
 
     def encode(self, matrix: Tensor, rounding: Rounding, scale: Tensor | None, **options: Any) -> Encoded:
         """A scale of inputs has no place in this layout: powers of two fit every range. scale: exponents, or None."""
-        blocks = pad_columns(matrix, BLOCK).unflatten(1, (-1, BLOCK))
+        self.refuse_unknown(options)
+        blocks = in_blocks(pad_columns(matrix, BLOCK), BLOCK)
         if scale is None or scale.numel() == 1:
             part, exponent = torch.frexp(blocks.abs().amax(2) / E4M3.largest)  # amax / 448 = part · 2^exponent
             exponent = torch.where(part == 0.5, exponent - 1, exponent)
@@ -45,12 +46,12 @@ class MXFP8(Layout):
 
     def decode(self, parts: Parts) -> Tensor:
         """2^(e − 127) · number."""
-        blocks = parts.numbers.float().unflatten(1, (-1, BLOCK))
+        blocks = in_blocks(parts.numbers.float(), BLOCK)
         return torch.ldexp(blocks, self._exponent(parts)).flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the distance of neighbouring floats."""
-        spacing = E4M3.spacing(parts.numbers.float()).unflatten(1, (-1, BLOCK))
+        spacing = in_blocks(E4M3.spacing(parts.numbers.float()), BLOCK)
         return torch.ldexp(spacing, self._exponent(parts)).flatten(1)[:, : parts.columns] * 0.5 * (1 + 1e-4)
 
     def shape_of(self, numbers: Tensor) -> tuple[int, ...]:

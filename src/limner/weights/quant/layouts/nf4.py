@@ -14,7 +14,7 @@ from torch import Tensor
 
 from limner.weights.quant.layout import Encoded, Layout
 from limner.weights.quant.parts import Parts
-from limner.weights.quant.rounding import Rounding, pack_nibbles, pad_columns, positive, unpack_nibbles
+from limner.weights.quant.rounding import Rounding, in_blocks, pack_nibbles, pad_columns, positive, unpack_nibbles
 
 BLOCK = 64
 VALUES = (
@@ -37,11 +37,12 @@ class NF4(Layout):
         self.double = double
         self.least_sqnr = least_sqnr
         if double:
-            self.stored = {"scale": "weight_scale", "global_scale": "weight_scale_2"}  # type: ignore[misc]
+            self.stored = {"scale": "weight_scale", "global_scale": "weight_scale_2"}
 
     def encode(self, matrix: Tensor, rounding: Rounding, scale: Tensor | None, **options: Any) -> Encoded:
         """scale: (rows, blocks), the largest number of each."""
-        blocks = pad_columns(matrix, BLOCK).unflatten(1, (-1, BLOCK))
+        self.refuse_unknown(options)
+        blocks = in_blocks(pad_columns(matrix, BLOCK), BLOCK)
         absmax = blocks.abs().amax(2) if scale is None else scale
         tensors = {"scale": absmax}
         if self.double:
@@ -57,14 +58,14 @@ class NF4(Layout):
         """absmax · value."""
         values = torch.tensor(VALUES, device=parts.numbers.device)
         numbers = values[unpack_nibbles(parts.numbers).int()]
-        return (numbers.unflatten(1, (-1, BLOCK)) * self._absmax(parts)[..., None]).flatten(1)[:, : parts.columns]
+        return (in_blocks(numbers, BLOCK) * self._absmax(parts)[..., None]).flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the wider of the two gaps beside each value."""
         values = torch.tensor(VALUES, device=parts.numbers.device)
         gaps = values.diff()
         wider = torch.maximum(torch.cat((gaps[:1], gaps)), torch.cat((gaps, gaps[-1:])))
-        steps = wider[unpack_nibbles(parts.numbers).int()].unflatten(1, (-1, BLOCK)) * self._absmax(parts)[..., None]
+        steps = in_blocks(wider[unpack_nibbles(parts.numbers).int()], BLOCK) * self._absmax(parts)[..., None]
         return steps.flatten(1)[:, : parts.columns] * 0.5 * (1 + 1e-4)
 
     def _absmax(self, parts: Parts) -> Tensor:

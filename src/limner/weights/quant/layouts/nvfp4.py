@@ -1,12 +1,13 @@
-"""nvfp4: four-bit floats e2m1 (0, ½, 1, 1½, 2, 3, 4, 6), an e4m3 scale for each 16 of a row and a float32 for the whole.
+"""nvfp4: four-bit floats e2m1 (0, ½, 1, 1½, 2, 3, 4, 6), an e4m3 scale for each 16 of a row, a float32 for the whole.
 
 weight ≈ global · scale · number; global = amax / (448 · 6), so that the scale of the largest block is e4m3's largest.
 Two numbers a byte, the first in the low bits; the highest bit of four is the sign.
-Sources: OCP Microscaling Formats (MX) Specification 1.0, section 5.3.3 (e2m1); NVIDIA, "Introducing NVFP4" (two levels).
+Sources: OCP Microscaling Formats (MX) Specification 1.0, section 5.3.3 (e2m1); NVIDIA, "Introducing NVFP4".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,16 @@ from torch import Tensor
 
 from limner.weights.quant.layout import Encoded, Layout
 from limner.weights.quant.parts import Parts
-from limner.weights.quant.rounding import E2M1, E4M3, Rounding, pack_nibbles, pad_columns, positive, unpack_nibbles
+from limner.weights.quant.rounding import (
+    E2M1,
+    E4M3,
+    Rounding,
+    in_blocks,
+    pack_nibbles,
+    pad_columns,
+    positive,
+    unpack_nibbles,
+)
 
 BLOCK = 16
 SIZES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -27,7 +37,7 @@ class NVFP4(Layout):
     name = "nvfp4"
     storage = torch.uint8
     elementwise = False
-    stored = {"scale": "weight_scale", "global_scale": "weight_scale_2"}
+    stored: Mapping[str, str] = {"scale": "weight_scale", "global_scale": "weight_scale_2"}
     block = BLOCK
     matrices_only = True
     may_be_zero = frozenset(("scale",))
@@ -35,7 +45,8 @@ class NVFP4(Layout):
 
     def encode(self, matrix: Tensor, rounding: Rounding, scale: Tensor | None, **options: Any) -> Encoded:
         """scale: the global one."""
-        blocks = pad_columns(matrix, BLOCK).unflatten(1, (-1, BLOCK))
+        self.refuse_unknown(options)
+        blocks = in_blocks(pad_columns(matrix, BLOCK), BLOCK)
         whole = positive(matrix.abs().amax() / (E4M3.largest * E2M1.largest) if scale is None else scale.reshape(()))
         wanted = blocks.abs().amax(2) / E2M1.largest / whole
         scales = Rounding().to_float8(wanted, torch.float8_e4m3fn)
@@ -49,13 +60,13 @@ class NVFP4(Layout):
     def decode(self, parts: Parts) -> Tensor:
         """global · scale · number."""
         sizes = torch.tensor((*SIZES, *(-size for size in SIZES)), device=parts.numbers.device)
-        numbers = sizes[unpack_nibbles(parts.numbers).int()].unflatten(1, (-1, BLOCK))
+        numbers = in_blocks(sizes[unpack_nibbles(parts.numbers).int()], BLOCK)
         return (numbers * self._steps(parts)).flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the distance of neighbours, and what a block's scale loses where it is below e4m3's normal numbers."""
         sizes = torch.tensor((*SIZES, *SIZES), device=parts.numbers.device)
-        spacing = E2M1.spacing(sizes[unpack_nibbles(parts.numbers).int()]).unflatten(1, (-1, BLOCK))
+        spacing = in_blocks(E2M1.spacing(sizes[unpack_nibbles(parts.numbers).int()]), BLOCK)
         least = E2M1.largest * 2.0 ** (E4M3.least - E4M3.mantissa - 1) * parts.tensors["global_scale"].float()
         return (spacing * self._steps(parts) * 0.5 * (1 + 1e-4) + least).flatten(1)[:, : parts.columns]
 
