@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import weakref
 from typing import Any
@@ -288,6 +289,32 @@ async def test_a_loop_comes_to_its_end_when_every_round_gives_way(policy, tmp_pa
     assert len(alive) == 1
 
 
+async def test_results_count_against_a_real_managers_limit_and_go_first(tmp_path):
+    """With `--max-ram`: a tensor of an earlier prompt makes room for what is to be loaded."""
+    from limner.memory import MemoryManager
+    from limner.settings import Settings, Size
+
+    ready()
+    cpu = torch.device("cpu")
+    used = MemoryManager(Settings(cpu=True)).baseline
+    memory = MemoryManager(Settings(cpu=True, max_ram=Size(used + 300 * MIB)))
+    free: list[int] = []
+
+    class Needs(classes.Node):
+        def go(self, text):
+            room = CURRENT_RUN.get().memory
+            free.extend([room.free_memory(cpu), room.free(200 * MIB, cpu)])
+            return (text,)
+
+    async with bench(tmp_path, *PACK, Needs, memory=memory, cache_lru=100) as b:
+        big = {"a": call("Big", mib=200), "s": call("Total", image=["a", 0]), "b": call("Out", text=["s", 0])}
+        await b.run(big)
+        await b.run({"n": call("Needs", text="x"), "o": call("Out", text=["n", 0])})  # the first that reaches memory
+
+    assert free[0] < 200 * MIB <= free[1]
+    assert left() == [False]
+
+
 async def test_another_thread_is_given_nothing(tmp_path):
     memory = ready()
     async with bench(tmp_path, *PACK, memory=memory) as b:
@@ -449,6 +476,19 @@ async def test_what_is_where_is_told_with_results_counted_once(tmp_path):
         await running
 
     assert told == [(memory, {"cpu": 2 * MIB}, False), (memory, {"cpu": 2 * MIB}, True)]
+
+
+async def test_those_who_ask_at_the_same_time_share_one_answer(tmp_path):
+    async with bench(tmp_path) as b:
+        b.engine.use_memory(ready())
+        let_go, told = threading.Event(), []
+        b.engine._worker._executor._describe = lambda *_: told.append(let_go.wait(5)) or {}
+        asking = [asyncio.ensure_future(b.engine.describe_memory()) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        asking.pop().cancel()  # whoever leaves takes nothing from the others
+        let_go.set()
+        assert await asyncio.gather(*asking) == [{}] * 49
+    assert told == [True]
 
 
 async def test_a_manager_that_a_pack_made_is_taken_over(tmp_path):

@@ -95,6 +95,7 @@ class Engine:
         self._replay = Replay()
         self.stats = Stats()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._describing: asyncio.Future[dict[str, Any] | None] | None = None
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._texts: dict[str, tuple[Schema, str]] = {}
         self.events.subscribe(self._replay.hear)
@@ -274,7 +275,10 @@ class Engine:
         """What is where in memory, as `limner.memory.report` says it; None as long as nothing was loaded."""
         if not isinstance(self._executor, LocalExecutor):
             return None
-        return await asyncio.to_thread(self._executor.describe_memory)
+        if self._describing is None or self._describing.done():
+            # One for all who ask meanwhile: it waits while a model is being loaded, and must not fill the thread pool.
+            self._describing = asyncio.ensure_future(asyncio.to_thread(self._executor.describe_memory))
+        return await asyncio.shield(self._describing)
 
     def current(self, client_id: str) -> Executing | None:
         """The node that runs now, for a client that connects late, if the running prompt is its."""

@@ -48,7 +48,7 @@ ROW = obj(
         **words(*KINDS),
         "description": "network: weights that are there. buffers: that weights stream through. results: of nodes, "
         "kept. pinned: weights that wait, page-locked. baseline: the process before anything was loaded. allocator: "
-        "kept for later. libraries: not counted, and granted up to a bound. working: of the running computation.",
+        "what it may keep for later. libraries: not counted, granted up to a bound. working: of what runs.",
     },
     bytes=WHOLE,
     name=TEXT,
