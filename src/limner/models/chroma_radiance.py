@@ -234,7 +234,7 @@ FAMILY = replace(
     legacy=lambda config: {"image_model": "chroma_radiance"},  # noqa: ARG005
     diffusers=None,
     layouts=(),
-    memory_factor=0.0335,  # measured: benchmarks/memory_formula.py
-    memory_text=65.0,
+    memory_factor=0.037,  # measured: benchmarks/memory_formula.py
+    memory_text=60.0,
     memory_least=160.0,  # the weights that are generated for a tile of patches
 )

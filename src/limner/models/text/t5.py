@@ -363,13 +363,15 @@ def _lora(name: str, others: frozenset[str]) -> Sequence[str]:
 
 def working(shapes: Shapes, rows: Rows) -> float:
     """The layers', with the biases of all scores (with the padding's, of each row; of two layers where each has its
-    own), and in float16 with the last matrix of a gated feed-forward in float32.
+    own), and in float16 with the last matrix of a gated feed-forward and its input in float32.
     """
     heads, first = shape(shapes, _BIAS.format(0), 2)[1], _FEED_FORWARD.format(0)
     more = rows.rows if rows.masked else int(_BIAS.format(1) in shapes)
     biases = heads * rows.length**2 * (1 + more) * rows.dtype.itemsize
-    wide = shapes[first + "wo.weight"] if first + "wi_0.weight" in shapes and rows.dtype == torch.float16 else (0, 0)
-    return of_layers(shapes, rows, _TABLE, first) + biases + wide[0] * wide[1] * torch.float32.itemsize
+    if first + "wi_0.weight" not in shapes or rows.dtype != torch.float16:
+        return of_layers(shapes, rows, _TABLE, first) + biases
+    width, inner = shapes[first + "wo.weight"]
+    return of_layers(shapes, rows, _TABLE, first, 4.5) + biases + width * inner * torch.float32.itemsize
 
 
 _XXL = EncoderKind(
