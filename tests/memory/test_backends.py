@@ -126,6 +126,7 @@ def test_malloc_gives_back_what_it_holds() -> None:
     del blocks, block
     assert backend.held(CPU) - held > 32 * MIB
     backend.trim(CPU)
+    assert backend.held(CPU) < 8 * MIB  # though malloc still counts what it gave back
     assert full - backend.used(CPU) > 32 * MIB
     assert kept.sum() == 4096
 

@@ -29,6 +29,7 @@ class CpuBackend:
 
     def __init__(self) -> None:
         self._peaks = Peaks(self.used)
+        self._given_back = 0
 
     def count(self) -> int:
         """There is always one."""
@@ -72,13 +73,15 @@ class CpuBackend:
         return private_bytes()
 
     def held(self, device: torch.device) -> int:
-        """Bytes that malloc keeps for later, those that `trim` gave back too; 0 where the C library does not tell."""
+        """Bytes that malloc keeps for later; 0 where the C library does not tell.
+
+        malloc counts what `trim` gave back as kept. So only what it keeps beyond that is told, or beyond the least that
+        was seen since: what it handed out again is there again.
+        """
         del device
-        function = _c_function("mallinfo2")
-        if function is None:
-            return 0
-        function.restype = _MallInfo
-        return int(function().fordblks)
+        kept = _kept_by_malloc()
+        self._given_back = min(self._given_back, kept)
+        return kept - self._given_back
 
     def trim(self, device: torch.device) -> None:
         """Give back what malloc keeps, where the C library can."""
@@ -86,6 +89,7 @@ class CpuBackend:
         function = _c_function("malloc_trim")
         if function is not None:
             function(ctypes.c_size_t(0))
+            self._given_back = _kept_by_malloc()
 
     def cap(self, device: torch.device, nbytes: int) -> None:
         """Nothing: malloc knows no limit short of one that would count mapped files too."""
@@ -134,6 +138,14 @@ class _MallInfo(ctypes.Structure):
         ("fordblks", ctypes.c_size_t),
         ("keepcost", ctypes.c_size_t),
     )
+
+
+def _kept_by_malloc() -> int:
+    function = _c_function("mallinfo2")
+    if function is None:
+        return 0
+    function.restype = _MallInfo
+    return int(function().fordblks)
 
 
 @cache
