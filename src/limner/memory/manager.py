@@ -214,6 +214,22 @@ class MemoryManager:
         with self._lock:
             return sum(self._drop(one, nbytes) for one in self._holdings.values() if self._is(one.key, source))
 
+    def relieve(self, source: Loadable[Any], nbytes: int, device: torch.device | None = None) -> None:
+        """Make room after a computation with a network ran out of memory, before it is tried again.
+
+        What is idle on the device goes, and `nbytes` of the network's own weights, which are streamed for as long as it
+        is in use.
+        """
+        device = device or self.device
+        with self._lock:
+            here = self._on(device)
+            self._unload([one for one in here if not one.users], trim=False)
+            for one in here:
+                if one.users and self._is(one.key, source):
+                    one.promised += nbytes
+                    self._drop(one, nbytes)
+            self.trim()
+
     def unload_all(self) -> None:
         """Unload every network that is not in use."""
         with self._lock:
