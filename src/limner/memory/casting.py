@@ -47,6 +47,13 @@ def move(module: nn.Module, device: torch.device | str | None) -> nn.Module:
 
 
 def module_device(module: nn.Module) -> torch.device:
-    """Where a network's first parameter is; the CPU where it has none."""
-    parameter = next(module.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
+    """Where a network's first parameter is, or is brought when it is used; the CPU where it has none."""
+    for one in module.modules():
+        streamed = getattr(one, "streamed", None)
+        if streamed is not None:
+            found: torch.device = streamed.streamer.device
+            return found
+        parameter = next(one.parameters(recurse=False), None)
+        if parameter is not None:
+            return parameter.device
+    return torch.device("cpu")

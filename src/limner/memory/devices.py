@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from limner.errors import BadInput
+from limner.errors import BadInput, OutOfMemory
 from limner.memory import backends
 from limner.memory.backends.cpu import cpu_flags, has_native_bf16, matmul_ratio
 from limner.memory.backends.protocol import Capabilities
@@ -60,7 +60,7 @@ def total_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device's allocator had too little memory. The CPU's says so in words only."""
-    return isinstance(error, torch.OutOfMemoryError) or (
+    """Whether there was too little memory of a device. The CPU's allocator says so in words only."""
+    return isinstance(error, (OutOfMemory, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from limner.errors import BadInput
 from limner.memory import MemoryManager, loading
+from limner.memory.relief import once_more
 from limner.models.clip_parts import ClipModel, ClipTokenizers
 from limner.models.lora_keys import text_names
 from limner.models.patcher import ModelPatcher
@@ -252,10 +253,17 @@ class CLIP:
     def encode_rows(self, rows: Sequence[Any], settings: EncodeSettings, encoder: TextEncoder | None = None) -> Encoded:
         """One encoder's output for rows of (id, vector or picture, weight, …). encoder: the first where None."""
         encoder = encoder or self.encoders[0]
-        with self.loaded(self._working(rows, encoder, settings.masked)) as network:
+        working = self._working(rows, encoder, settings.masked)
+        with self.loaded(working) as network:
             dtype = self.memory.text_precision().compute
             placed = [[self._placed(token) for token in row] for row in rows]
-            found = encode_weighted(transformer(network, encoder.name), placed, settings, dtype, self.load_device)
+            own = transformer(network, encoder.name)
+            found = once_more(
+                lambda: encode_weighted(own, placed, settings, dtype, self.load_device),
+                lambda: self.memory.relieve(self.source, working, self.load_device),
+                lambda: encode_weighted(own, placed, settings, dtype, self.load_device, at_once=1),
+                "encoding text",
+            )
         extra = {key: value.cpu() for key, value in found.extra.items()}
         return Encoded(found.cond.cpu(), None if found.pooled is None else found.pooled.cpu(), extra)
 

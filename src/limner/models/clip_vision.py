@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from limner.memory import MemoryManager, Precision
 from limner.memory.policy import batch_that_fits
+from limner.memory.relief import once_more
 from limner.models.source_patcher import SourcePatcher
 from limner.models.vision.kind import VisionKind
 from limner.models.vision.preprocess import preprocess
@@ -107,15 +108,19 @@ class ClipVision:
         pixels = preprocess(image, self.image_size, self.kind.mean, self.kind.std, crop).float()
         wanted: int | str = "all" if self.kind.every_layer else -2
         each = self._bytes()
-        seen: list[Seen] = []
         precision = self._precision()
         with self.memory.loaded(
             self.source, precision.storage, working=each, passes=1, compute=precision.compute
         ) as network:
+
+            def see(size: int) -> list[Seen]:
+                parts = (self.memory.place(part.to(self.dtype)) for part in torch.split(pixels, size))
+                return [network(part, intermediate_output=wanted) for part in parts]
+
             size = batch_that_fits(self.memory.available(), each, len(pixels))
-            for part in torch.split(pixels, size):
-                given = self.memory.place(part.to(self.dtype))
-                seen.append(network(given, intermediate_output=wanted))
+            seen = once_more(
+                lambda: see(size), lambda: self.memory.relieve(self.source, each), lambda: see(1), "looking at pictures"
+            )
         found = Output()
         last, layer, embeds, projected = (_joined(parts) for parts in zip(*seen, strict=True))
         found["last_hidden_state"], found["image_embeds"], found["mm_projected"] = last, embeds, projected

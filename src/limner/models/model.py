@@ -6,6 +6,8 @@ the rest. The names of the public methods are those that node packs call.
 
 from __future__ import annotations
 
+import logging
+import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.errors import BadInput
-from limner.memory import MemoryManager, Precision, loading
+from limner.memory import MemoryManager, Precision, devices, loading
 from limner.models.base import BaseModel
 from limner.models.family import Family
 from limner.models.lora_files import under_known_names
@@ -27,6 +29,8 @@ from limner.sampling.model_sampling import ModelSampling, as_sampling
 from limner.sampling.wrappers import CallbacksMP
 from limner.weights import CheckpointHeader, NetworkSource, Patches, make_patches, read_adapters
 from limner.weights.adapters import Adapter
+
+_log = logging.getLogger(__name__)
 
 
 class Model(ModelPatcher):
@@ -47,6 +51,7 @@ class Model(ModelPatcher):
         self._compute_dtype: torch.dtype | None = None
         self.weight_dtype: torch.dtype | None = None  # that its weights are kept in, whatever the settings say
         self._network: nn.Module | None = None
+        self.too_much = math.inf  # bytes of a pass, as estimated, that ran out of memory in this run
         self._written = Patches()
         super().__init__(None, memory.device, torch.device("cpu"))
         self.model = BaseModel(self)
@@ -292,6 +297,7 @@ class Model(ModelPatcher):
             raise
         finally:
             self._network = None
+            self.too_much = math.inf
 
     def write_patches(self, patches: Patches) -> None:
         """Turn the network that is in use into one with these patches: what weight hooks do at a step."""
@@ -375,6 +381,19 @@ class Model(ModelPatcher):
         self.memory.unload(self.source)
         self.call_back(CallbacksMP.ON_DETACH, unpatch_all)
         return self.model
+
+    def ran_out(self, error: BaseException) -> bool:
+        """Whether an error says that there was too little memory."""
+        return devices.is_out_of_memory(error)
+
+    def relieve(self, needed: float, failed: float) -> None:
+        """Make room after a pass ran out of memory: what is idle goes, and so much of its own weights is streamed.
+
+        needed: bytes that the next try is estimated to take. failed: that the last was; `too_much` from then on.
+        """
+        self.too_much = min(self.too_much, failed)
+        _log.warning("Out of memory while sampling: tried once more with %d MB of room.", int(needed) >> 20)
+        self.memory.relieve(self.source, int(needed), self.load_device)
 
     def place(self, tensor: Tensor) -> Tensor:
         """The tensor on the device where this model computes."""

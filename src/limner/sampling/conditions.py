@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from limner.errors import OutOfMemory
 from limner.sampling.condition_values import Area
 from limner.sampling.prepare import Condition
 from limner.sampling.wrappers import WrapperExecutor, WrappersMP, get_all_wrappers
@@ -89,7 +91,7 @@ def _calc_cond_batch(
             joined = [call for call in group if call is group[0] or group[0].joins(call)]
             batch = within_memory(model, joined[::-1])
             pending = [call for call in pending if not any(call is chosen for chosen in batch)]
-            for call, output in zip(batch, run_batch(model, batch, sigma, options), strict=True):
+            for call, output in zip(batch, predicted(model, batch, sigma, options), strict=True):
                 weights[call.branch] = blend(totals[call.branch], weights[call.branch], call, output)
     return [total / weight for total, weight in zip(totals, weights, strict=True)]
 
@@ -196,10 +198,12 @@ def within_memory(model: DiffusionModel, calls: list[Call]) -> list[Call]:
     if len(calls) == 1:
         return calls
     free = model.free_memory()
+    too_much = getattr(getattr(model, "current_patcher", model), "too_much", math.inf)
     shape = calls[0].x.shape
     for parts in range(1, len(calls) + 1):
         chosen = calls[: len(calls) // parts]
-        if required(model, (len(chosen) * shape[0], *shape[1:]), chosen) * SPARE <= free:
+        needed = required(model, (len(chosen) * shape[0], *shape[1:]), chosen)
+        if needed * SPARE <= free and needed < too_much:
             return chosen
     return calls[:1]
 
@@ -215,6 +219,20 @@ def required(model: DiffusionModel, shape: tuple[int, ...], calls: Sequence[Call
             several = brought if isinstance(brought, list) else [brought]
             told.setdefault(name, []).extend(tuple(one.shape) for one in several if isinstance(one, Tensor))
     return float(cast(Any, model).memory_required(shape, cond_shapes=told))
+
+
+def predicted(model: DiffusionModel, calls: list[Call], sigma: Tensor, options: Mapping[str, Any]) -> Sequence[Tensor]:
+    """An output for each call. Where memory runs out, the model makes room and they are run one by one, once."""
+    patcher = getattr(model, "current_patcher", model)
+    try:
+        return run_batch(model, calls, sigma, options)
+    except (RuntimeError, OutOfMemory) as error:
+        if not hasattr(patcher, "relieve") or not patcher.ran_out(error):
+            raise
+    # Only behind the block is the error gone, and with it what the failed try had in its frames.
+    rows, *rest = calls[0].x.shape
+    patcher.relieve(required(model, (rows, *rest), calls[:1]), required(model, (len(calls) * rows, *rest), calls))
+    return [output for call in calls for output in run_batch(model, [call], sigma, options)]
 
 
 def run_batch(

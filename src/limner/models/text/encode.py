@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from limner.errors import BadInput
+from limner.memory.casting import module_device
 from limner.models.text.kinds import SeeingNetwork, Special, TextNetwork
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def encode_weighted(
     settings: EncodeSettings = EncodeSettings(),
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
+    at_once: int | None = None,
 ) -> Encoded:
     """Encode rows of (id, vector or picture, weight, …) and put them one behind the other.
 
@@ -98,7 +100,8 @@ def encode_weighted(
     z ← (z - z_empty) · w + z_empty. A picture stands for as many places as it has vectors.
 
     settings: with the special tokens said. dtype: of the computation; the encoder's own where None. device: where it
-    computes; where its weights are, if None. The result is float32 on that device.
+    computes; where its weights are, if None. at_once: how many rows; all where None. The result is float32 on that
+    device.
     """
     filled = [_fill(encoder, row, settings, dtype) for row in rows]
     length = max((len(row.ids) for row in filled), default=encoder.longest or ROW)
@@ -106,7 +109,13 @@ def encode_weighted(
         row.pad(length, settings.pad or 0)
     weighted = any(weight != 1.0 for row in filled for weight in row.weights)
     asked = [*filled, _Filled(_empty_row(settings, length))] if weighted or not rows else filled
-    states, pooled, mask = _encode_rows(encoder, asked, settings, dtype, device or _device(encoder))
+    device = device or module_device(cast(torch.nn.Module, encoder))
+    # What stands around pictures has their row's positions: such rows are not parted.
+    each = len(asked) if at_once is None or any(row.pictures for row in asked) else at_once
+    done = [_encode_rows(encoder, asked[i : i + each], settings, dtype, device) for i in range(0, len(asked), each)]
+    states, pooled, mask = done[0]  # the pooled vector is the first row's
+    if len(done) > 1:
+        states, mask = torch.cat([one for one, _, _ in done]), torch.cat([one for _, _, one in done])
     if weighted:
         scale = torch.tensor([row.weights for row in filled], device=states.device)[..., None]
         states = (states[:-1] - states[-1:]) * scale + states[-1:]
@@ -156,11 +165,6 @@ def _encode_rows(
         states = states * mask[..., None]
     pooled = out.projected if settings.project and out.projected is not None else out.pooled
     return states, None if pooled is None else pooled.float(), mask
-
-
-def _device(encoder: TextNetwork) -> torch.device:
-    """Where a network's tensors are."""
-    return next(cast(torch.nn.Module, encoder).parameters()).device
 
 
 def not_padding(ids: Tensor, end: int | None, pad: int) -> Tensor:
