@@ -5,9 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
 
 from limner.memory.units import Unit
+
+_Ints = NDArray[np.int64]
+_Bools = NDArray[np.bool_]
 
 MIB = 1024 * 1024
 LEAST_FOR_WEIGHTS = 128 * MIB
@@ -80,22 +85,27 @@ def grown(units: Sequence[Unit], resident: Collection[int], budget: int, buffers
     The budget holds what is resident and `buffers` of the largest unit that is streamed. Resident units stay; fixed
     ones are brought whatever the budget. Units that cost the largest buffers are brought first.
     """
-    here = set(resident)
-    missing = [i for i in range(len(units)) if i not in here]
-    chosen = [i for i in missing if units[i].fixed]
-    used = sum(units[i].resident for i in here) + sum(units[i].resident for i in chosen)
-    rest = sorted((i for i in missing if not units[i].fixed), key=lambda i: units[i].streamed, reverse=True)
-    filled = list(accumulate((units[i].resident for i in rest), initial=used))
+    if len(resident) == len(units):
+        return []
+    sizes, costs, fixed = _numbers(units, buffers)
+    chosen = fixed.copy()
+    chosen[list(resident)] = False
+    here = fixed.copy()
+    here[list(resident)] = True
+    rest = np.nonzero(~here)[0]
+    rest = rest[np.argsort(-costs[rest], kind="stable")]
+    filled = np.cumsum(np.append(sizes[here].sum(), sizes[rest]))
     # The more of the largest are resident, the smaller the buffers for the others: as many as fit with those buffers.
-    costs = [buffers * units[i].streamed for i in rest] + [0]
-    whole = max((k for k in range(len(costs)) if filled[k] + costs[k] <= budget), default=0)
-    chosen += rest[:whole]
-    left = budget - filled[whole] - costs[whole]
-    for i in rest[whole:]:
-        if units[i].resident <= left:
-            chosen.append(i)
-            left -= units[i].resident
-    return sorted(chosen)
+    taken = filled + np.append(costs[rest], 0)
+    fits = np.nonzero(taken <= budget)[0]
+    whole = int(fits[-1]) if len(fits) else 0
+    chosen[rest[:whole]] = True
+    left = budget - int(taken[whole])
+    for i, size in zip(rest[whole:].tolist(), sizes[rest[whole:]].tolist(), strict=True):
+        if size <= left:
+            chosen[i] = True
+            left -= size
+    return _where(chosen)
 
 
 def shrunk(units: Sequence[Unit], resident: Collection[int], needed: int, buffers: int) -> list[int]:
@@ -103,35 +113,62 @@ def shrunk(units: Sequence[Unit], resident: Collection[int], needed: int, buffer
 
     Units of small buffers go first, then those that turn out not to be needed stay after all.
     """
-    here = set(resident)
-    away = max((units[i].streamed for i in range(len(units)) if i not in here), default=0) * buffers
-    order = sorted((i for i in here if not units[i].fixed), key=lambda i: (units[i].streamed, units[i].resident))
-    chosen: list[int] = []
-    freed, buffer = 0, away
-    for i in order:
-        if freed - (buffer - away) >= needed:
+    if needed <= 0 or not resident:
+        return []
+    sizes, costs, fixed = _numbers(units, buffers or 1)
+    here = np.zeros(len(units), bool)
+    here[list(resident)] = True
+    order = np.nonzero(here & ~fixed & (sizes > 0))[0]
+    order = order[np.lexsort((sizes[order], costs[order]))]
+    away = int(costs[~here].max(initial=0))
+    freed = np.cumsum(sizes[order])
+    if buffers:
+        freed -= np.maximum(costs[order], away) - away
+    enough = np.nonzero(freed >= needed)[0]
+    order = order[: int(enough[0]) + 1] if len(enough) else order
+    spare = int(freed[len(order) - 1]) - needed if len(order) else 0
+    dropped = np.zeros(len(units), bool)
+    dropped[order] = True
+    smallest = int(sizes[order].min(initial=1 << 62))
+    for i, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        if spare < smallest:
             break
-        if units[i].resident:
-            chosen.append(i)
-            freed += units[i].resident
-            buffer = max(buffer, units[i].streamed * buffers)
-    for i in list(chosen):  # dropped small ones may be covered by what came later
-        if freed - units[i].resident - (buffer - away) >= needed:
-            chosen.remove(i)
-            freed -= units[i].resident
-    return sorted(chosen)
+        if size <= spare:  # covered by what came later
+            dropped[i] = False
+            spare -= size
+    return _where(dropped)
 
 
 def streaming_cost(units: Sequence[Unit], resident: Collection[int], buffers: int) -> int:
-    """Bytes of the buffers that the units which are not resident need."""
+    """Bytes of the buffers that the units which are not resident need, and of what filling these takes."""
     here = resident if isinstance(resident, (set, frozenset)) else set(resident)
-    return buffers * max((unit.streamed for i, unit in enumerate(units) if i not in here), default=0)
+    if not buffers or len(here) == len(units):
+        return 0
+    return max([buffers * unit.streamed + unit.making for i, unit in enumerate(units) if i not in here], default=0)
+
+
+def largest_buffer(units: Sequence[Unit], resident: Collection[int]) -> int:
+    """Bytes of one of these buffers."""
+    return max([unit.streamed for i, unit in enumerate(units) if i not in resident], default=0)
 
 
 def least_bytes(units: Sequence[Unit], buffers: int) -> int:
     """Bytes without which a network cannot be used: its fixed units, and the buffers for the others."""
     fixed = {i for i, unit in enumerate(units) if unit.fixed}
     return sum(units[i].resident for i in fixed) + streaming_cost(units, fixed, buffers)
+
+
+def _numbers(units: Sequence[Unit], buffers: int) -> tuple[_Ints, _Ints, _Bools]:
+    """Of each unit: bytes resident, bytes that using it takes that do not stay (none where there are no buffers, as
+    nothing is used), whether it is fixed. Arrays: there may be thousands."""
+    sizes = np.array([unit.resident for unit in units], np.int64)
+    passing = [buffers * unit.streamed + unit.making for unit in units] if buffers else [0] * len(units)
+    return sizes, np.array(passing, np.int64), np.array([unit.fixed for unit in units], bool)
+
+
+def _where(chosen: _Bools) -> list[int]:
+    """The places that are true, in order."""
+    return np.nonzero(chosen)[0].tolist()
 
 
 def expected(log: Sequence[Hashable]) -> list[Hashable]:
