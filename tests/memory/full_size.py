@@ -191,7 +191,8 @@ def sized(network: str, dtype: str) -> Sized:
             buffer += sum(prod(one.shape) * compute.itemsize for one in own)
         resident = sum(prod(one.shape) * form.itemsize for one, form in zip(own, kept, strict=True))
         fixed = not all(one.name.endswith((".weight", ".bias", ".scale")) for one in own)
-        units.append(Unit(name, resident, buffer, sum(moved), fixed))
+        cast = [size for one, form, size in zip(own, kept, moved, strict=True) if not one.dtype == form == compute]
+        units.append(Unit(name, resident, buffer, sum(moved), fixed, max(cast, default=0)))
         weights.append(tuple(one.name for one in own))
     return Sized(tuple(units), tuple(weights))
 

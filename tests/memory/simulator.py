@@ -7,6 +7,7 @@ it is done (`Audit`), so that a replay that ends without an error is one that br
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from torch import nn
 from limner.errors import OutOfMemory
 from limner.memory import MemoryManager
 from limner.memory.backends.protocol import Capabilities, Event, Pinning
+from limner.memory.pinned import PinnedMemory
 from limner.memory.settings import MemorySettings
 from limner.memory.streaming import Streamer
 from limner.memory.units import Target, Unit
@@ -70,6 +72,7 @@ class FakeBackend:
     others: int = 0
     taken: int = 0
     highest: int = 0
+    ever: int = 0
     refused: int = 0
     streamers: list[Streamer] = field(default_factory=list)
 
@@ -143,6 +146,22 @@ class FakeBackend:
             raise torch.OutOfMemoryError(f"{nbytes} bytes wanted, {self.free(DEVICE)} free")
         self.taken += nbytes
         self.highest = max(self.highest, self.used(DEVICE))
+        self.ever = max(self.ever, self.highest)
+
+    def watch(self, streamer: Streamer) -> None:
+        """Count a streamer's buffers, and let it have no more than there is."""
+        if streamer in self.streamers:
+            return
+        reserve = streamer.reserve
+
+        def reserved(nbytes: int) -> None:
+            growth = streamer.count * nbytes - streamer.nbytes if streamer.buffers > 1 else 0
+            if growth > 0:
+                self.pass_through(growth)
+            reserve(nbytes)
+
+        streamer.reserve = reserved  # type: ignore[method-assign]
+        self.streamers.append(streamer)
 
     def give(self, nbytes: int) -> None:
         """Free."""
@@ -175,6 +194,18 @@ class FakePatches:
     def tag(self, index: int) -> str:
         """Of one unit."""
         return self.tags[index] if self.tags else ""
+
+
+def patched(units: tuple[Unit, ...], patches: FakePatches, making: int) -> Sequence[Unit]:
+    """Units as they are with patches: those that are patched each time they are used take larger buffers.
+
+    making: bytes that patching a unit takes in passing, for each of its own.
+    """
+    return [
+        replace(one, streamed=one.streamed + one.resident, making=one.moved + making * one.resident) if tag else one
+        for one, tag in itertools.zip_longest(units, patches.tags, fillvalue="")
+        if isinstance(one, Unit)
+    ]
 
 
 @dataclass
@@ -222,6 +253,7 @@ class Device:
     moved: Moved = field(default_factory=Moved)
     audit: Audit | None = None
     placements: list[FakePlacement] = field(default_factory=list)
+    units: dict[tuple[str, str], Sequence[Unit]] = field(default_factory=dict)
 
 
 class FakePlacement:
@@ -235,20 +267,10 @@ class FakePlacement:
         self._device = source.device
         self._target = target
         self._applied: dict[int, str] = {}
-        self._passes: dict[frozenset[str] | None, tuple[int, int]] = {}
-        self.units: Sequence[Unit] = self._units()
-        if target.streamer not in self._device.backend.streamers:
-            self._device.backend.streamers.append(target.streamer)
-
-    def _units(self) -> Sequence[Unit]:
-        """A unit that is patched each time it is used takes larger buffers."""
-        plain = self.source.units
-        if not self.patches.digest:
-            return plain
-        return [
-            replace(one, streamed=one.streamed + one.resident) if self.patches.tag(index) else one
-            for index, one in enumerate(plain)
-        ]
+        self._stale: set[int] = set()
+        self._passes: dict[tuple[frozenset[str] | None, str], tuple[int, int, int]] = {}
+        self.units: Sequence[Unit] = source.patched(source.patches)
+        self._device.backend.watch(target.streamer)
 
     @property
     def resident(self) -> Collection[int]:
@@ -270,7 +292,11 @@ class FakePlacement:
                 self._device.audit.bring(self, index)
             self._device.backend.take(self.units[index].resident)
             self._make(index)
-            self._device.moved.brought += self.units[index].moved
+            if index in self._stale:
+                self._device.moved.repatched += self.units[index].moved
+                self._stale.remove(index)
+            else:
+                self._device.moved.brought += self.units[index].moved
 
     def drop(self, indexes: Collection[int]) -> None:
         """Give their memory back."""
@@ -284,16 +310,23 @@ class FakePlacement:
             self._device.backend.give(self.units[index].resident)
 
     def repatch(self, patches: FakePatches) -> int:
-        """Make anew what differs."""
+        """Take off what differs, to be made anew."""
         self._passes.clear()
         before, self.patches = self.patches, patches
-        self.units = self._units()
+        self.units = self.source.patched(patches)
         changed = [index for index in range(len(self.units)) if before.tag(index) != patches.tag(index)]
         for index in changed:
-            if index in self._applied:
+            if index in self._applied and self.units[index].fixed:
                 self._make(index)
                 self._device.moved.repatched += self.units[index].moved
+            elif index in self._applied:
+                del self._applied[index]
+                self._device.backend.give(self.units[index].resident)
+                self._stale.add(index)
         return len(changed)
+
+    def pin(self, memory: PinnedMemory) -> None:
+        """Nothing: what is locked is not counted here."""
 
     def close(self) -> None:
         """Give everything back."""
@@ -306,16 +339,18 @@ class FakePlacement:
         self._device.placements.remove(self)
 
     def _make(self, index: int) -> None:
-        unit, tag = self.units[index], self.patches.tag(index)
-        if tag:
-            self._device.backend.pass_through(self.source.patching(index))
-        elif unit.moved != unit.resident:
-            self._device.backend.pass_through(unit.moved)
-        self._applied[index] = tag
+        self._device.backend.pass_through(self.units[index].making)
+        self._applied[index] = self.patches.tag(index)
 
-    def run(self, children: frozenset[str] | None = None) -> None:
-        """Use the weights once: all, or those of some of its modules. Raises BrokenRule where their patches are wrong."""
-        if children not in self._passes:
+    def in_passing(self, children: frozenset[str] | None = None) -> int:
+        """Bytes that using the weights takes beside the buffers that stay."""
+        largest, making, _ = self._away(children)
+        return making + (0 if self._target.streamer.buffers > 1 else largest)
+
+    def _away(self, children: frozenset[str] | None) -> tuple[int, int, int]:
+        """Of units that are not resident: the largest buffer, what filling it takes, and bytes that cross in a pass."""
+        known = children, self.patches.digest
+        if known not in self._passes:
             used = [index for index, name in enumerate(self.source.roots) if children is None or name in children]
             wrong = [i for i in used if i in self._applied and self._applied[i] != self.patches.tag(i)]
             if wrong:
@@ -324,18 +359,30 @@ class FakePlacement:
                 raise BrokenRule(f"{self.source.name} is used without its fixed units.")
             away = [self.units[index] for index in used if index not in self._applied]
             largest = max((unit.streamed for unit in away), default=0)
-            self._passes[children] = largest, sum(unit.moved for unit in away)
-        largest, moved = self._passes[children]
+            making = max((unit.making for unit in away), default=0)
+            self._passes[known] = largest, making, sum(unit.moved for unit in away)
+        return self._passes[known]
+
+    def run(self, children: frozenset[str] | None = None) -> None:
+        """Use the weights once: all, or those of some of its modules. Raises BrokenRule where their patches are wrong."""
+        largest, making, moved = self._away(children)
+        self._device.backend.pass_through(making)
         streamer, backend = self._target.streamer, self._device.backend
         if streamer.buffers > 1:
-            before = streamer.nbytes
             streamer.reserve(largest)
-            backend.highest = max(backend.highest, backend.used(DEVICE))
-            if backend.free(DEVICE) < 0:
-                raise BrokenRule(f"Buffers grow by {streamer.nbytes - before} bytes that are not there.")
         else:
             backend.pass_through(largest)
         self._device.moved.streamed += moved
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes of a network: whole, of its fixed units, for making one unit, and for streaming by one or two buffers."""
+
+    whole: int
+    fixed: int
+    making: int
+    streaming: tuple[int, ...]
 
 
 @dataclass(eq=False)
@@ -366,13 +413,31 @@ class FakeSource:
         """The first part of each unit's name."""
         return tuple(unit.name.partition(".")[0] for unit in self.units)
 
-    def patching(self, index: int) -> int:
-        """Bytes that patching one unit takes in passing."""
-        return self.making * self.units[index].resident
-
     def nbytes(self, dtype: torch.dtype | None) -> int:
         """Bytes of all units."""
-        return sum(unit.resident for unit in self.units)
+        return self.costs.whole
+
+    def patched(self, patches: FakePatches) -> Sequence[Unit]:
+        """Its units as they are with patches."""
+        known = self.name, patches.digest
+        if known not in self.device.units:
+            self.device.units[known] = patched(self.units, patches, self.making)
+        return self.device.units[known]
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What it takes at most."""
+        units = self.patched(self.patches)
+        streamed = [unit for unit in units if not unit.fixed]
+        return Costs(
+            sum(unit.resident for unit in units),
+            sum(unit.resident for unit in units if unit.fixed),
+            max((unit.making for unit in units), default=0),
+            tuple(
+                max((buffers * _aligned(unit.streamed) + unit.making for unit in streamed), default=0)
+                for buffers in (1, 2)
+            ),
+        )
 
     def place(self, target: Target) -> FakePlacement:
         """The network, nowhere yet."""
@@ -401,21 +466,31 @@ class Request:
 
 @dataclass
 class Report:
-    """What a replay came to. refused: requests that could not fit. log: (kind, bytes, passes) for a timeline."""
+    """What a replay came to. refused: requests that could not fit. highest: bytes that were ever in use.
+
+    log: "load" or "pass", and the bytes that crossed for it, for a timeline.
+    """
 
     requests: int = 0
     refused: int = 0
-    reloaded: int = 0
+    highest: int = 0
     log: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
 class Use:
-    """A request that is being served, or one that could not be."""
+    """A request that is being served, or one that could not be.
+
+    others: bytes that other programs had at its start. alone: no other network was used meanwhile.
+    passing: bytes that weights took in passing, at most.
+    """
 
     request: Request
     placement: FakePlacement | None
     stack: ExitStack
+    others: int = 0
+    alone: bool = True
+    passing: int = 0
 
 
 class Simulation:
@@ -450,7 +525,9 @@ class Simulation:
         self.backend.let_others()
         self.report.requests += 1
         could = self.could_fit(request)
-        use = Use(request, None, ExitStack())
+        use = Use(request, None, ExitStack(), alone=not self.uses)
+        for other in self.uses:
+            other.alone = False
         self.uses.append(use)
         free, audit = self.manager.room(DEVICE).free, Audit(request.source.name)
         refused, brought = self.backend.refused, self.moved.total
@@ -473,6 +550,7 @@ class Simulation:
             raise BrokenRule(f"{request.source.name} could fit, and ran out of memory on its way.")
         self._check_drops(request, use.placement, audit, free)
         self._log("load", self.moved.total - brought)
+        use.others = self.backend.others
         self.backend.let_others()
         return use
 
@@ -481,29 +559,34 @@ class Simulation:
         if use.placement is None:
             return
         request, before = use.request, self.moved.streamed
-        free = self.backend.free(DEVICE)
+        free = self.manager.free_memory(DEVICE) - use.placement.in_passing(children)
+        use.passing = max(use.passing, use.placement.in_passing(children))
         taken = min(request.working, max(request.needed, free))
+        held = self.backend.taken
         try:
             self.backend.take(taken)
+            use.placement.run(children)
         except torch.OutOfMemoryError as error:
-            if self.could_fit(request):
+            self.backend.give(self.backend.taken - held)
+            if self.could_fit(request) and self.backend.others <= use.others:
                 raise BrokenRule(
                     f"{request.source.name} finds {free} of {request.needed} bytes to compute with."
                 ) from error
             self.report.refused += 1
             self._end(use, error)
             return
-        try:
-            use.placement.run(children)
-        finally:
-            self.backend.give(taken)
+        self.backend.give(taken)
         self._log("pass", self.moved.streamed - before)
         self.backend.let_others()
 
     def leave(self, use: Use) -> None:
-        """End it."""
+        """End it. What the manager remembers that it took is no more than it asked for and what its weights took."""
         self.uses.remove(use)
         use.stack.close()
+        if use.alone and use.placement is not None and use.request.working:
+            run = self.manager.last_runs()[-1]
+            if run.estimated != use.request.working or run.measured > run.estimated + use.passing:
+                raise BrokenRule(f"{use.request.source.name} wanted {use.request.working} bytes, and took: {run}")
         self.backend.let_others()
 
     @contextmanager
@@ -526,28 +609,24 @@ class Simulation:
 
     def could_fit(self, request: Request) -> bool:
         """Whether a request can be served with every weight that can be streamed off the device."""
-        settings, units = self.manager.settings, request.source.units
+        settings = self.manager.settings
         reserved = 0.4 if settings.reserve_vram is None else settings.reserve_vram
         free = self.backend.size - self.backend.others - int(reserved * 1024**3)
         cap = self.manager.cap(DEVICE)
         free = free if cap is None else min(free, cap)
         several = 2 if self.backend.streams else 1
-        held = [use.request for use in self.uses if use.placement is not None]
-        largest = max((_largest(one.source) for one in [*held, request] if not _is_whole(one, self.uses)), default=0)
-        fixed = sum(unit.resident for unit in units if unit.fixed)
-        kept = sum(_occupied(use) for use in self.uses)
-        making = max((_making(request.source, index) for index in range(len(units))), default=0)
-        working = max(request.needed, making, *(one.needed for one in held)) if held else max(request.needed, making)
-        return fixed + kept + several * _aligned(largest) + working <= free
+        held = [use.request for use in self.uses if use.placement is not None] + [request]
+        fixed = sum({one.source.name: one.source.costs.fixed for one in held}.values())
+        working = max(request.source.costs.making, *(one.needed for one in held))
+        return fixed + max(one.source.costs.streaming[several - 1] for one in held) + working <= free
 
     def _check_drops(self, request: Request, placement: FakePlacement, audit: Audit, free: int) -> None:
         """Nothing goes that could stay: what is free beside the working memory is less than one unit of what went."""
         if not audit.dropped or not self.strict:
             return
         now = self.manager.room(DEVICE).free
-        making = max((_making(request.source, i) for i in range(len(placement.units))), default=0)
-        left = now - max(request.working, request.needed)
-        allowed = max(audit.dropped) + making + 2 * _aligned(_largest(request.source))
+        left = now - max(request.needed, *(use.request.working for use in self.uses if use.placement is not None))
+        allowed = max(audit.dropped) + request.source.costs.making + request.source.costs.streaming[1]
         if left > allowed:
             raise BrokenRule(
                 f"For {request.source.name} {sum(audit.dropped)} bytes are dropped of which {left} stay free; "
@@ -556,6 +635,7 @@ class Simulation:
 
     def _log(self, kind: str, nbytes: int) -> None:
         self.report.log.append((kind, nbytes))
+        self.report.highest = max(self.report.highest, self.backend.ever)
 
     def _end(self, use: Use, error: BaseException) -> None:
         """Let the manager see that a computation ran out of memory: it tells it in words."""
@@ -565,37 +645,6 @@ class Simulation:
             use.placement = None
             return
         raise BrokenRule("Running out of memory goes unnoticed.")
-
-
-def _largest(source: FakeSource) -> int:
-    """Bytes of the largest buffer that streaming a network takes, patched."""
-    return max(
-        (unit.streamed + (unit.resident if source.patches.tag(i) else 0) for i, unit in enumerate(source.units)
-         if not unit.fixed),
-        default=0,
-    )  # fmt: skip
-
-
-def _making(source: FakeSource, index: int) -> int:
-    """Bytes that making one unit takes in passing."""
-    unit = source.units[index]
-    if source.patches.tag(index):
-        return source.patching(index)
-    return unit.moved if unit.moved != unit.resident else 0
-
-
-def _is_whole(request: Request, uses: Sequence[Use]) -> bool:
-    """Whether a network in use is on the device as a whole."""
-    return any(
-        use.placement is not None and use.request is request and len(use.placement.resident) == len(use.placement.units)
-        for use in uses
-    )
-
-
-def _occupied(use: Use) -> int:
-    """Bytes of a network in use: its weights stay where they are until it is left."""
-    placement = use.placement
-    return 0 if placement is None else sum(placement.units[i].resident for i in placement.resident)
 
 
 def _aligned(nbytes: int) -> int:

@@ -10,8 +10,6 @@ from limner.memory.units import Placement, Unit
 
 P = TypeVar("P")
 MIB = 1024 * 1024
-PATCHING = 3
-"""Float32 copies of the largest weight that patching takes at once while weights are brought."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,10 @@ class Holding(Generic[P]):
         """Bytes that unloading it frees."""
         return self.resident
 
-    def patching(self, units: Sequence[Unit]) -> int:
+    def making(self, units: Sequence[Unit]) -> int:
         """Bytes that making its missing weights takes in passing."""
         here = self.placement.resident
-        return max((unit.moved for i, unit in enumerate(units) if i not in here), default=0)
+        return max((unit.making for i, unit in enumerate(units) if i not in here), default=0)
 
     def shown(self) -> Held:
         """As others see it."""

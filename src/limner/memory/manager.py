@@ -1,8 +1,7 @@
-"""What is loaded where: networks are brought when entered, kept while there is room, and give way as the policy says."""
+"""What is loaded where: networks are brought when entered, stay while there is room, give way as the policy says."""
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from limner.errors import OutOfMemory
 from limner.memory import backends, casting, devices, dtypes, loading, policy
+from limner.memory.backends.cpu import pages_of_their_own
 from limner.memory.backends.protocol import Backend, Capabilities
 from limner.memory.dtypes import Precision
 from limner.memory.holdings import Held, Holding, Key, RunMemory
@@ -149,7 +149,7 @@ class MemoryManager:
         device = device or self.device
         with self._lock:
             idle = sum(one.movable for one in self._on(device) if not one.users)
-        return self.free_memory(device) + idle
+        return self.free_memory(device) + (0 if self.room(device).keeps_all else idle)
 
     def add_relief(self, function: Callable[[int], int]) -> None:
         """Ask `function` first when RAM is short: it frees up to so many bytes of results and says how many."""
@@ -207,6 +207,7 @@ class MemoryManager:
             if holding is None:
                 raise LookupError("this network is not loaded")
             self._repatch(holding, patches, patches.digest)
+            self._settle(holding, torch.device(holding.key.device), policy.Wanted(holding.promised, 0, MANY))
 
     def shrink(self, source: Loadable[Any], nbytes: int) -> int:
         """Take weights of one network off its device, though it may be in use; they are streamed. Bytes that are free
@@ -355,7 +356,8 @@ class MemoryManager:
         if holding.digest == digest:
             return
         try:
-            holding.placement.repatch(patches)
+            with pages_of_their_own():
+                holding.placement.repatch(patches)
         except BaseException:
             self._holdings.pop(holding.key, None)  # half patched
             raise
@@ -368,7 +370,7 @@ class MemoryManager:
         whole = sum(unit.resident for unit in units)
         loaded = holding.resident
         missing = whole - loaded
-        spare = holding.patching(units)
+        spare = holding.making(units)
         least = policy.least_bytes(units, buffers)
         # Weights are made before a computation begins; networks that are in use around this one compute after it.
         others = [one.promised for one in self._on(device) if one.users and one is not holding]
@@ -383,11 +385,12 @@ class MemoryManager:
         target = room.weights_target(free + loaded, working, enough)
         if room.cap is not None and free + loaded < least + wanted.least:
             raise self._refusal(holding, device, least, wanted, free + loaded)
-        if policy.to_change(target, loaded) < 0 and not (room.keeps_whole and loaded == whole):
-            self._drop(holding, loaded - target)
+        taken = loaded + policy.streaming_cost(units, holding.placement.resident, buffers)
+        if policy.to_change(target, taken) < 0 and loaded and not (room.keeps_whole and loaded == whole):
+            self._drop(holding, taken - target)
         else:
             self._bring(holding, policy.grown(units, holding.placement.resident, target, buffers), device)
-        streamed = policy.streaming_cost(units, holding.placement.resident, 1)
+        streamed = policy.largest_buffer(units, holding.placement.resident)
         if streamed:
             self._streamer(device).reserve(streamed)
             self._pin(holding)
@@ -397,18 +400,20 @@ class MemoryManager:
             return
         before = holding.resident
         try:
-            holding.placement.bring(indexes)
+            with pages_of_their_own():
+                holding.placement.bring(indexes)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not devices.is_out_of_memory(error):
                 raise
             _log.info("Out of memory while loading the %s: unloading everything else.", holding.key.name)
-            self.unload_all()
+            self._unload([one for one in self._on(device) if not one.users])
             here = set(holding.placement.resident)
             rest = [i for i in indexes if i not in here]
             missing = sum(holding.placement.units[i].resident for i in rest)
             budget = holding.resident + min(missing, self.free_memory(device))
             fits = policy.grown(holding.placement.units, here, budget, self._streamer(device).buffers)
-            holding.placement.bring([i for i in rest if i in set(fits)])
+            with pages_of_their_own():
+                holding.placement.bring([i for i in rest if i in set(fits)])
         self._say(holding, "Loaded", holding.resident - before)
 
     def _drop(self, holding: Holding[Any], needed: int) -> int:
@@ -432,6 +437,8 @@ class MemoryManager:
         if free < needed and device.type == "cpu":
             freed = sum(function(needed - free) for function in self._relief)
             free = self._free(device) if freed else free
+        if self.room(device).keeps_all:
+            return free
         if free < needed:
             self._give_way(needed - free, device, sooner_than)
             free = self._free(device)
@@ -525,7 +532,9 @@ class MemoryManager:
     def _streamer(self, device: torch.device) -> Streamer:
         found = self._streamers.get(str(device))
         if found is None:
-            asked = self.settings.async_offload
+            cap, asked = self.cap(device), self.settings.async_offload
+            if cap is not None:  # the allocator's own last word, should an estimate be wrong
+                self.backend(device).cap(device, cap)
             count = 1 if self.settings.disable_async_offload else max(1, STREAMS if asked is None else asked)
             found = self._streamers[str(device)] = Streamer(
                 self.backend(device), device, count, self.settings.force_non_blocking

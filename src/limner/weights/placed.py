@@ -6,7 +6,7 @@ rounded to the dtype that weights are kept in, whether it then stays or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class PlacedNetwork:
         self._resident: set[int] = set()
         self._pins: dict[int, dict[str, nn.Parameter]] = {}
         self._pinned: PinnedMemory | None = None
-        self.units: Sequence[Unit] = [self._unit(one) for one in self._modules]
+        self.units: list[Unit] = [self._unit(one) for one in self._modules]
         for index in range(len(self._modules)):
             self._wait(index)
         self._in_order()
@@ -103,16 +103,18 @@ class PlacedNetwork:
         self._in_order()
 
     def repatch(self, patches: Patches) -> int:
-        """Let it be a network with these patches: only what differs is read again."""
+        """Let it be a network with these patches: only what differs is taken off, to be read and patched again."""
         before, prefix = self._patches, self.source.prefix
         keys = {*before, *patches}
         changed = {key.removeprefix(prefix) for key in keys if before.key_digest(key) != patches.key_digest(key)}
         touched = [index for index, one in enumerate(self._modules) if changed.intersection(one.names())]
         self._patches = patches
         for index in touched:
-            if index in self._resident:
+            self.units[index] = self._unit(self._modules[index])
+            if index in self._resident and self.units[index].fixed:
                 self.bring([index])
             else:
+                self._resident.discard(index)
                 self._wait(index)
         self._in_order()
         return len(touched)
@@ -143,7 +145,7 @@ class PlacedNetwork:
 
     def _unit(self, one: _Module) -> Unit:
         """What a module's weights take here and there."""
-        resident = moved = streamed = 0
+        resident = moved = streamed = making = 0
         compute = self.target.compute or self.target.dtype or torch.float32
         for name in one.names():
             entry, key = self.source.tensors[name], self.source.prefix + name
@@ -153,11 +155,11 @@ class PlacedNetwork:
             resident += prod(shape) * self._dtype(entry).itemsize
             moved += entry.nbytes
             streamed += -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
-            if self._dtype(entry) != entry.dtype or compute != entry.dtype or key in self._patches:
+            floats = PATCHING * prod(shape) * 4 if key in self._patches else 0
+            if self._dtype(entry) != entry.dtype or compute != entry.dtype or floats:
                 streamed += prod(shape) * compute.itemsize
-            if key in self._patches:
-                streamed += PATCHING * prod(shape) * 4
-        return Unit(one.prefix.removesuffix("."), resident, streamed, moved, fixed=not one.order)
+                making = max(making, entry.nbytes + floats)
+        return Unit(one.prefix.removesuffix("."), resident, streamed, moved, not one.order, making)
 
     def _has_patches(self, index: int) -> bool:
         return any(self.source.prefix + name in self._patches for name in self._modules[index].names())
