@@ -158,12 +158,13 @@ def test_a_device_where_only_results_are_is_told() -> None:
     assert [one["device"] for one in describe(books, {"cuda:0": MIB}, running=False)["devices"]] == ["cpu", "cuda:0"]
 
 
-def test_kept_results_of_a_real_process_are_accounted_for_and_a_leak_is_not() -> None:
+def test_kept_results_of_a_real_process_are_accounted_for_and_a_leak_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("limner.memory.backends.accelerators", list)
     manager = MemoryManager(DefaultSettings(cpu=True))
-    kept = torch.ones(100 * MIB)  # 400 MB
+    kept = torch.ones(150 * MIB)  # 600 MB, far more than is granted to anyone uncounted
 
     (honest,) = describe(manager, {"cpu": kept.nbytes}, running=False)["devices"]
     (leaking,) = describe(manager, {}, running=False)["devices"]
 
     assert abs(rows(honest)["unaccounted"]) < 0.05 * honest["process"] / MIB
-    assert rows(leaking)["unaccounted"] > 0.05 * leaking["process"] / MIB
+    assert rows(leaking)["unaccounted"] > 100
