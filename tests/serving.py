@@ -62,12 +62,15 @@ class Server:
         with urllib.request.urlopen(self.url + path, timeout=30) as reply:
             return json.load(reply)
 
-    def post(self, path: str, body: Any) -> Any:
-        """The JSON of a POST, or None for an empty reply. Raises OSError for a status that is no success."""
+    def post(self, path: str, body: Any, seconds: float = 30) -> Any:
+        """The JSON of a POST, or None for an empty reply. Raises OSError for a status that is no success.
+
+        seconds: that it may take.
+        """
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with urllib.request.urlopen(request, timeout=seconds) as reply:
             text = reply.read()
         return json.loads(text) if text else None
 

@@ -72,7 +72,7 @@ def reclaim(residents: Sequence[Resident], needed: int, sooner_than: int = -1) -
     for resident in sorted(residents, key=lambda one: (-one.next_use, one.last_used)):
         if needed <= 0:
             break
-        if not resident.in_use and resident.nbytes and resident.next_use > sooner_than:
+        if not resident.in_use and resident.nbytes and resident.next_use >= sooner_than:
             part = min(needed, resident.nbytes)
             chosen.append((resident.key, part))
             needed -= part
