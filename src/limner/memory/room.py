@@ -17,6 +17,8 @@ RESERVED = 0.4
 """GB of a device that are left to other programs where nothing is said."""
 INFERENCE = int(0.8 * GIB)
 """Bytes that are left for computing where more would be required than there is."""
+EVERYTHING = 1 << 60
+"""Bytes that no network has."""
 RATIO = 0.4
 """Share of the memory that weights get at least, on devices where streaming is slow."""
 
@@ -58,8 +60,13 @@ class Room:
 
     @property
     def keeps_whole(self) -> bool:
-        """Whether weights that are there stay there: `gpu_only` and `highvram`."""
+        """Whether a network is there as a whole, and stays so while it computes: `gpu_only` and `highvram`."""
         return (self.settings.gpu_only or self.settings.highvram) and not self.is_cpu
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether idle networks stay whatever others want: `gpu_only`. A cap, or memory that is out, is stronger."""
+        return self.settings.gpu_only and self.cap is None and not self.is_cpu
 
     def weights_target(self, free: int, working: int, least: int) -> int:
         """Bytes of a network's weights that should be on the device. free: with those that are there.
@@ -69,6 +76,8 @@ class Room:
         """
         if self.streams_all:
             return 0
+        if self.keeps_whole:
+            return EVERYTHING if self.cap is None else free - least
         if self.settings.lowvram and not self.is_cpu:
             return max(0, (free - working) // 2)
         if free >= working:

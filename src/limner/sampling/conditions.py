@@ -223,7 +223,7 @@ def required(model: DiffusionModel, shape: tuple[int, ...], calls: Sequence[Call
 
 def predicted(model: DiffusionModel, calls: list[Call], sigma: Tensor, options: Mapping[str, Any]) -> Sequence[Tensor]:
     """An output for each call. Where memory runs out, the model makes room and they are run one by one, once."""
-    patcher = getattr(model, "current_patcher", model)
+    patcher: Any = getattr(model, "current_patcher", model)
     try:
         return run_batch(model, calls, sigma, options)
     except (RuntimeError, OutOfMemory) as error:
