@@ -101,9 +101,8 @@ class Recorder:
 
     def _asked(self, key: str, source: Any, said: Mapping[str, Any]) -> dict[str, Any]:
         """What is wanted, at the size in life. passes: how often the weights will be used, as the asker says."""
-        once = key.rpartition(".")[2] in ("text", "vae", "decoder")
         larger = ZOOM**2 * self._wider(key)
-        asked = {"working": round(said.get("working", 0) * larger), "passes": said.get("passes", 1 if once else None)}
+        asked = {"working": round(said.get("working", 0) * larger), "passes": said.get("passes")}
         if (least := said.get("least")) is not None:
             asked["least"] = round(least * larger)
         if key.endswith(".vae"):
@@ -282,7 +281,8 @@ async def record(scenario: Scenario, base: Path, files: Mapping[str, str]) -> di
         finally:
             await parts.engine.close()
     counted = Counter(event[0] for event in recorder.events)
-    assert counted["enter"] == counted["exit"] and not recorder.pending
+    assert counted["enter"] == counted["exit"]
+    assert not recorder.pending
     return {
         "about": scenario.about,
         "networks": dict(sorted(recorder.networks.items())),

@@ -144,7 +144,7 @@ def tiny_decoder(run: Run, name: str | None) -> Decoder | None:
     precision = memory.vae_precision()
 
     def decode(latent: Tensor) -> Tensor:
-        with memory.loaded(source, precision.storage, device=memory.vae_device) as network:
+        with memory.loaded(source, precision.storage, device=memory.vae_device, passes=1) as network:
             pixels: Tensor = network(memory.place(latent.to(precision.compute), memory.vae_device))
         return (pixels - 0.5) * 2
 
