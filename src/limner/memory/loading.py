@@ -13,16 +13,17 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
+from torch import nn
 
-from limner.memory import backends, devices
+from limner.memory import backends, casting, devices
 from limner.memory.settings import DefaultSettings
 
 
 class Enterable(Protocol):
     """A model that is in memory inside a `with` block and stays there while there is room."""
 
-    def loaded(self, working: int = 0) -> AbstractContextManager[Any]:
-        """On its device for as long as the block lasts, with `working` bytes to spare."""
+    def loaded(self, working: int = 0, least: int | None = None) -> AbstractContextManager[Any]:
+        """On its device for as long as the block lasts, with `working` bytes to spare, or `least` where that is all."""
 
 
 CHOOSERS: dict[str, Callable[[], torch.device]] = {}
@@ -33,10 +34,28 @@ MANAGERS: WeakValueDictionary[int, Any] = WeakValueDictionary()
 """The memory managers there are, by the order in which they were made: a process that serves has one."""
 
 
+RESERVED: dict[str, int] = {}
+"""Bytes of a device that packs have other programs left, by the name they know: `EXTRA_RESERVED_VRAM`."""
+
+
+def newest() -> Any:
+    """The newest memory manager; None where there is none."""
+    return MANAGERS.get(max(MANAGERS.keys(), default=-1))
+
+
 def compute_device() -> torch.device:
     """Where the newest manager's networks run; an accelerator, if there is one, where there is no manager."""
-    newest = MANAGERS.get(max(MANAGERS.keys(), default=-1))
-    return devices.compute_device(DefaultSettings()) if newest is None else newest.own_device
+    manager = newest()
+    return devices.compute_device(DefaultSettings()) if manager is None else manager.own_device
+
+
+def move(module: nn.Module, device: torch.device | str | None) -> None:
+    """Bring a network of someone else's to a device, where other networks make room for it."""
+    manager = newest()
+    if manager is None or device is None:
+        casting.move(module, device)
+    else:
+        manager.move(module, torch.device(device))
 
 
 def get_free_memory(dev: torch.device | None = None, torch_free_too: bool = False) -> Any:
@@ -55,10 +74,16 @@ def load_models_gpu(
     minimum_memory_required: float | None = None,
     force_full_load: bool = False,
 ) -> None:
-    """Load models, with `memory_required` bytes to spare; they stay while there is room."""
-    del force_patch_weights, minimum_memory_required, force_full_load
+    """Load models, with `memory_required` bytes to spare, or `minimum_memory_required`; they stay while there is room.
+
+    force_full_load: leave nothing to spare, so that as much of the weights as possible is on the device.
+    """
+    del force_patch_weights
+    working = 0 if force_full_load else int(memory_required)
     for model in models:
-        with model.loaded(int(memory_required)):
+        # Packs' own models may not know of the least.
+        least = {} if minimum_memory_required is None else {"least": min(working, int(minimum_memory_required))}
+        with model.loaded(working, **least):
             pass
 
 

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import RLock
 from time import perf_counter
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from limner.errors import OutOfMemory
 from limner.memory import backends, casting, devices, dtypes, loading, policy
 from limner.memory.backends.cpu import pages_of_their_own
-from limner.memory.backends.protocol import Backend, Capabilities
+from limner.memory.backends.protocol import Backend, Capabilities, Stream
 from limner.memory.dtypes import Precision
 from limner.memory.holdings import Held, Holding, Key, RunMemory
 from limner.memory.pinned import PinnedMemory
@@ -306,6 +307,23 @@ class MemoryManager:
         """The page-locked memory in which weights wait; None where none is used."""
         return self._pinned
 
+    def pinning(self, device: torch.device | None = None) -> PinnedMemory | None:
+        """The same, made where nothing waits yet; None where a device's kind locks none, or the settings do not let."""
+        device = device or self.device
+        runtime = self.backend(device).pinning()
+        if runtime is None or self.settings.disable_pinned_memory:
+            return None
+        with self._lock:
+            if self._pinned is None:
+                self._pinned = PinnedMemory.of(runtime, self.settings, self.backend(device).is_unified(device))
+            cpu = self.room(torch.device("cpu"))
+            self._pinned.allow(None if cpu.cap is None else max(0, cpu.free))
+            return self._pinned
+
+    def copy_stream(self, device: torch.device | None = None) -> Stream | None:
+        """The stream that weights are copied to a device on; None where they are copied in the order of computation."""
+        return self._streamer(device or self.device).copies
+
     def last_runs(self) -> list[RunMemory]:
         """The latest runs that asked for working memory: what was thought to be needed and what was."""
         return list(self._runs)
@@ -366,6 +384,8 @@ class MemoryManager:
     def _settle(self, holding: Holding[Any], device: torch.device, wanted: policy.Wanted) -> None:
         """Bring as many of the weights as there is room for, or take some off; others give way first."""
         room, units = self.room(device), holding.placement.units
+        packed = max((unit.packed for unit in units), default=0)
+        wanted = replace(wanted, working=wanted.working + packed, least=wanted.least + packed)
         buffers = self._streamer(device).buffers
         whole = sum(unit.resident for unit in units)
         loaded = holding.resident
@@ -493,15 +513,9 @@ class MemoryManager:
 
     def _pin(self, holding: Holding[Any]) -> None:
         """Let what is streamed wait in page-locked memory, as far as RAM allows."""
-        device = torch.device(holding.key.device)
-        runtime = self.backend(device).pinning()
-        if runtime is None or self.settings.disable_pinned_memory:
-            return
-        if self._pinned is None:
-            self._pinned = PinnedMemory.of(runtime, self.settings, self.backend(device).is_unified(device))
-        cpu = self.room(torch.device("cpu"))
-        self._pinned.allow(None if cpu.cap is None else max(0, cpu.free))
-        holding.placement.pin(self._pinned)
+        memory = self.pinning(torch.device(holding.key.device))
+        if memory is not None:
+            holding.placement.pin(memory)
 
     # -- small things ---------------------------------------------------------------------------------------------
 

@@ -88,6 +88,12 @@ class PinnedMemory:
         return self._total
 
     @property
+    def spans(self) -> dict[int, int]:
+        """Bytes that are locked, by pointer."""
+        with self._lock:
+            return {pointer: pin.nbytes for pointer, pin in self._pins.items()}
+
+    @property
     def enabled(self) -> bool:
         """Whether anything may still be locked."""
         return self._runtime is not None and self._failures < TRIES

@@ -8,19 +8,27 @@ from functools import cached_property
 
 import torch
 
-from limner.memory import policy
+from limner.memory import loading, policy
 from limner.memory.backends.protocol import Backend
 from limner.memory.settings import MemorySettings
 
 GIB = 1024**3
 RESERVED = 0.4
 """GB of a device that are left to other programs where nothing is said."""
+LIBRARIES = 64 * 1024**2
+"""Bytes of RAM below a cap that are left to modules, threads and scratch memory that come while something runs."""
 INFERENCE = int(0.8 * GIB)
 """Bytes that are left for computing where more would be required than there is."""
 EVERYTHING = 1 << 60
 """Bytes that no network has."""
 RATIO = 0.4
 """Share of the memory that weights get at least, on devices where streaming is slow."""
+
+
+def reserved_bytes(settings: MemorySettings) -> int:
+    """Bytes of a device that are left to other programs: as a pack has said, else as the settings do."""
+    wanted = settings.reserve_vram
+    return loading.RESERVED.get("EXTRA_RESERVED_VRAM", int((RESERVED if wanted is None else wanted) * GIB))
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,11 @@ class Room:
         """Bytes that can be taken now; negative where more is in use than the settings allow."""
         reserved = 0
         if not self.is_cpu:
-            wanted = self.settings.reserve_vram
-            reserved = int((RESERVED if wanted is None else wanted) * GIB)
+            reserved = reserved_bytes(self.settings)
         free = (self.measure or self.backend.free)(self.device) - reserved
-        return free if self.cap is None else min(free, self.cap - self.backend.used(self.device))
+        if self.cap is None:
+            return free
+        return min(free, self.cap - self.backend.used(self.device) - (LIBRARIES if self.is_cpu else 0))
 
     @property
     def streams_all(self) -> bool:

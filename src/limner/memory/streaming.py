@@ -134,6 +134,11 @@ class Streamer:
         """Bytes of the buffers that there are."""
         return sum(slot.buffer.nbytes for slot in self._slots)
 
+    @property
+    def copies(self) -> Stream | None:
+        """The stream that weights are copied on; None where that is done in the order of the computation."""
+        return self._copies()
+
     def reserve(self, nbytes: int) -> None:
         """Make the buffers this large; larger ones stay."""
         if self._copies() is None or (self._slots and self._slots[0].buffer.nbytes >= nbytes):
