@@ -76,8 +76,6 @@ class BaseModel:
         self.memory_usage_factor_conds: tuple[str, ...] = ("ref_latents",)
         self.adm_channels = int(getattr(patcher.config, "adm_in_channels", None) or 0)
         self.inpaint_model = "mask" in patcher.family.concat(patcher.config)
-        self.model_loaded_weight_memory = 0
-        self.lowvram_patch_counter = 0
 
     def own(self) -> dict[str, Any]:
         """What was assigned to it from outside, for a clone."""
@@ -95,6 +93,16 @@ class BaseModel:
     def family(self) -> Family:
         """Its model family."""
         return self.current_patcher.family
+
+    @property
+    def model_loaded_weight_memory(self) -> int:
+        """Bytes of its weights that are on the device."""
+        return self.current_patcher.loaded_size()
+
+    @property
+    def lowvram_patch_counter(self) -> int:
+        """How many weights are patched each time they are used."""
+        return self.current_patcher.lowvram_patch_counter()
 
     @property
     def concat_keys(self) -> tuple[str, ...]:

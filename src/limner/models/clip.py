@@ -18,7 +18,7 @@ from limner.memory import MemoryManager, loading
 from limner.memory.relief import once_more
 from limner.models.clip_parts import ClipModel, ClipTokenizers
 from limner.models.lora_keys import text_names
-from limner.models.patcher import ModelPatcher
+from limner.models.streamable import Streamable
 from limner.models.text.embeddings import vectors_of
 from limner.models.text.encode import ROW, Encoded, EncodeSettings, encode_weighted
 from limner.models.text.kinds import EncoderKind
@@ -315,12 +315,12 @@ class CLIP:
         return {self.source.prefix + name: entry.read() for name, entry in self.source.tensors.items()}
 
     @contextmanager
-    def loaded(self, working: int = 0) -> Iterator[nn.Module]:
-        """The network, on its device and patched, for as long as the block lasts. working: bytes needed besides."""
+    def loaded(self, working: int = 0, least: int | None = None) -> Iterator[nn.Module]:
+        """The network, on its device and patched, for as long as the block lasts. working, least: bytes besides."""
         source = self.source.with_patches(self.patcher.wanted_patches())
         precision = self.memory.text_precision()
         with self.memory.loaded(
-            source, precision.storage, self.load_device, working, passes=1, compute=precision.compute
+            source, precision.storage, self.load_device, working, least, passes=1, compute=precision.compute
         ) as network:
             yield network
 
@@ -330,13 +330,32 @@ class CLIP:
         return self.patcher
 
 
-class ClipPatcher(ModelPatcher):
+class ClipPatcher(Streamable):
     """A CLIP's weights as a model: `clip.patcher`. forced_hooks: hooks under which prompts are encoded."""
 
     def __init__(self, clip: CLIP) -> None:
         super().__init__(None, clip.memory.device, torch.device("cpu"))
         self.clip = clip
         self.is_clip = True
+
+    @property
+    def source(self) -> NetworkSource:  # type: ignore[override]
+        """Where its weights are."""
+        return self.clip.source
+
+    @property
+    def memory(self) -> MemoryManager:  # type: ignore[override]
+        """What decides what is on its device."""
+        return self.clip.memory
+
+    @property
+    def load_device(self) -> torch.device:
+        """Where it computes."""
+        return self.clip.load_device
+
+    @load_device.setter
+    def load_device(self, device: torch.device) -> None:
+        """It is the CLIP's."""
 
     @property
     def model(self) -> ClipModel:
@@ -368,14 +387,6 @@ class ClipPatcher(ModelPatcher):
     def model_size(self) -> int:
         """Bytes of its weights."""
         return self.size
-
-    def loaded_size(self) -> int:
-        """Bytes of them that are in memory."""
-        return self.size if self.clip.memory.holds(self.clip.source) else 0
-
-    def current_loaded_device(self) -> torch.device:
-        """Where they are."""
-        return self.load_device if self.loaded_size() else self.offload_device
 
     def model_dtype(self) -> torch.dtype:
         """What it computes in."""
@@ -414,9 +425,9 @@ class ClipPatcher(ModelPatcher):
         return read_adapters(CheckpointHeader.of(lora), names).adapters
 
     @contextmanager
-    def loaded(self, working: int = 0) -> Iterator[nn.Module]:
+    def loaded(self, working: int = 0, least: int | None = None) -> Iterator[nn.Module]:
         """The network, on its device and patched, for as long as the block lasts."""
-        with self.clip.loaded(working) as network:
+        with self.clip.loaded(working, least) as network:
             yield network
 
     def patch_model(
@@ -430,9 +441,6 @@ class ClipPatcher(ModelPatcher):
         del device_to, lowvram_model_memory, load_weights, force_patch_weights
         with self.loaded():
             return self.model
-
-    def unpatch_model(self, device_to: Any = None, unpatch_weights: bool = True) -> None:
-        """Nothing: the network that others get is unpatched when they ask for it."""
 
     def detach(self, unpatch_all: bool = True) -> Any:
         """Take its weights out of memory, unless they are in use."""

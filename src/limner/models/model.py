@@ -23,7 +23,8 @@ from limner.models.base import BaseModel
 from limner.models.family import Family
 from limner.models.lora_files import under_known_names
 from limner.models.lora_keys import diffusion_names
-from limner.models.patcher import ModelPatcher, put_attribute
+from limner.models.patcher import put_attribute
+from limner.models.streamable import Streamable
 from limner.sampling.latent import LatentFormat
 from limner.sampling.model_sampling import ModelSampling, as_sampling
 from limner.sampling.wrappers import CallbacksMP
@@ -33,7 +34,7 @@ from limner.weights.adapters import Adapter
 _log = logging.getLogger(__name__)
 
 
-class Model(ModelPatcher):
+class Model(Streamable):
     """A diffusion model: `apply_model` predicts the clean latent; everything else is about what changes that.
 
     model_options: hooks, by the names that packs know. patches: weight changes, immutable. model: the network and its
@@ -113,20 +114,6 @@ class Model(ModelPatcher):
     def model_size(self) -> int:
         """Bytes of its weights when loaded."""
         return self.size
-
-    def loaded_size(self) -> int:
-        """Bytes of its weights that are in memory now."""
-        held = self.memory.holding(self.source)
-        return 0 if held is None else self.size - held.streamed
-
-    def lowvram_patch_counter(self) -> int:
-        """How many weights are patched each time they are used."""
-        held = self.memory.holding(self.source)
-        return 0 if held is None else held.patched
-
-    def current_loaded_device(self) -> torch.device:
-        """Where its weights are now."""
-        return self.load_device if self.memory.holds(self.source) else self.offload_device
 
     def model_dtype(self) -> torch.dtype:
         """What it computes in."""
@@ -337,44 +324,6 @@ class Model(ModelPatcher):
         del device_to, lowvram_model_memory, load_weights, force_patch_weights
         with self.loaded():
             return self.model
-
-    def unpatch_model(self, device_to: Any = None, unpatch_weights: bool = True) -> None:
-        """Nothing: the network that others get is unpatched when they ask for it."""
-
-    def load(
-        self,
-        device_to: Any = None,
-        lowvram_model_memory: int = 0,
-        force_patch_weights: bool = False,
-        full_load: bool = False,
-    ) -> None:
-        """Load it now; it stays while there is room."""
-        self.patch_model(device_to, lowvram_model_memory, True, force_patch_weights)
-        del full_load
-
-    def partially_load(self, device_to: Any, extra_memory: int = 0, force_patch_weights: bool = False) -> int:
-        """Load as much of it as there is room for. Returns the bytes that were loaded; fewer than 0 were unloaded.
-
-        extra_memory: bytes of it to load more; where negative, so many are unloaded, once its patches are right.
-        """
-        before = self.loaded_size()
-        self.patch_model(device_to, force_patch_weights=force_patch_weights)
-        if extra_memory < 0:
-            self.memory.shrink(self.source, -int(extra_memory))
-        return self.loaded_size() - before
-
-    def partially_unload(self, device_to: Any, memory_to_free: int = 0, force_patch_weights: bool = False) -> int:
-        """Take so many bytes of it off its device; they are streamed when it is used. Returns the bytes that were.
-
-        memory_to_free: 0 for all of it, unless it is in use.
-        """
-        del device_to, force_patch_weights
-        before = self.loaded_size()
-        if memory_to_free:
-            self.memory.shrink(self.source, int(memory_to_free))
-        else:
-            self.memory.unload(self.source)
-        return before - self.loaded_size()
 
     def detach(self, unpatch_all: bool = True) -> Any:
         """Take its weights out of memory, unless they are in use."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.errors import BadInput
-from limner.memory import casting
+from limner.memory import casting, loading
 from limner.models.hooking import Hooking
 from limner.sampling.wrappers import CallbacksMP
 from limner.weights import Patches, make_patches
@@ -57,6 +57,7 @@ class ModelPatcher(Hooking, metaclass=_Making):
         self.backup: dict[str, Tensor] = {}
         self.patches_uuid: Any = uuid.uuid4()
         self._users = 0
+        self._pins: dict[str, Tensor] = {}
 
     def unchanged(self) -> Any:
         """One of the same network without patches, options and hooks."""
@@ -134,6 +135,7 @@ class ModelPatcher(Hooking, metaclass=_Making):
         self.copy_changes_to(other)
         other._patches, other.patches_uuid = self._patches, self.patches_uuid
         other.backup, other.object_patches_backup = self.backup, self.object_patches_backup
+        other._pins = self._pins
         for callback in self.get_all_callbacks(CallbacksMP.ON_CLONE):
             callback(self, other)
         return other
@@ -232,9 +234,9 @@ class ModelPatcher(Hooking, metaclass=_Making):
     # -- in use ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def loaded(self, working: int = 0) -> Iterator[Any]:
-        """The network, on its device and patched. It stays so afterwards. working: bytes needed besides."""
-        del working
+    def loaded(self, working: int = 0, least: int | None = None) -> Iterator[Any]:
+        """The network, on its device and patched. It stays so afterwards. working, least: it is always whole."""
+        del working, least
         self.patch_model(self.load_device)
         yield self.model
 
@@ -245,8 +247,9 @@ class ModelPatcher(Hooking, metaclass=_Making):
         force_patch_weights: bool = False,
         full_load: bool = False,
     ) -> None:
-        """Bring the weights to a device and patch them."""
-        casting.move(self.model, device_to)
+        """Bring the weights to a device, where room is made for them, and patch them."""
+        self.unpin_all_weights()
+        loading.move(self.model, device_to)
         for key in self._patches:
             self.patch_weight_to_device(key, device_to)
         self.call_back(CallbacksMP.ON_LOAD, device_to, lowvram_model_memory, force_patch_weights, full_load)
@@ -281,18 +284,50 @@ class ModelPatcher(Hooking, metaclass=_Making):
         self.object_patches_backup.clear()
 
     def partially_load(self, device_to: Any, extra_memory: int = 0, force_patch_weights: bool = False) -> int:
-        """Load it whole. Returns the bytes that were loaded."""
+        """Load it whole. Returns the bytes that were loaded; fewer than 0 were unloaded.
+
+        extra_memory: where negative, it is unloaded, once its patches are right.
+        """
         before = self.loaded_size()
         self.patch_model(device_to, force_patch_weights=force_patch_weights)
-        del extra_memory
+        if extra_memory < 0:
+            self.partially_unload(self.offload_device)
         return self.loaded_size() - before
 
     def partially_unload(self, device_to: Any, memory_to_free: int = 0, force_patch_weights: bool = False) -> int:
-        """Unload it whole. Returns the bytes that became free."""
+        """Unload it whole; its weights wait in pinned memory as far as that reaches. Returns the bytes unloaded."""
         del memory_to_free, force_patch_weights
         freed = self.loaded_size()
         casting.move(self.model, device_to)
+        for key in self.weight_keys() if freed else ():
+            self.pin_weight_to_device(key)
         return freed
+
+    # -- pinned memory --------------------------------------------------------------------------------------------
+
+    @property
+    def pinned(self) -> set[str]:
+        """Names of its weights that wait in pinned memory; clones have the same."""
+        return set(self._pins)
+
+    def pin_weight_to_device(self, key: str) -> None:
+        """Lock the memory of a weight, where it is in the computer's and the budget allows it."""
+        manager = loading.newest()
+        memory = None if manager is None else manager.pinning()
+        weight = attribute(self.model, key)
+        if memory is not None and key not in self._pins and memory.pin(weight):
+            self._pins[key] = weight.data
+
+    def unpin_weight(self, key: str) -> None:
+        """Unlock it."""
+        weight = self._pins.pop(key, None)
+        if weight is not None:
+            loading.newest().pinning().unpin(weight)
+
+    def unpin_all_weights(self) -> None:
+        """Unlock all of them."""
+        for key in list(self._pins):
+            self.unpin_weight(key)
 
     def detach(self, unpatch_all: bool = True) -> Any:
         """Take it off its device."""

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from limner.memory import MemoryManager, Precision
-from limner.models.patcher import ModelPatcher
+from limner.models.streamable import Streamable
 from limner.weights import NetworkSource
 
 
-class SourcePatcher(ModelPatcher):
+class SourcePatcher(Streamable):
     """source: its weights. precision: in which dtype they are kept."""
 
     def __init__(
@@ -48,10 +48,6 @@ class SourcePatcher(ModelPatcher):
         """What it computes in."""
         return self._precision().compute
 
-    def current_loaded_device(self) -> torch.device:
-        """Where its weights are now."""
-        return self.load_device if self.memory.holds(self.source) else self.offload_device
-
     def clone(self) -> SourcePatcher:
         """One with changes of its own; the weights are shared."""
         other = SourcePatcher(self.source, self.memory, self.load_device, self._precision)
@@ -59,11 +55,11 @@ class SourcePatcher(ModelPatcher):
         return other
 
     @contextmanager
-    def loaded(self, working: int = 0) -> Iterator[nn.Module]:
-        """The network, on its device, for as long as the block lasts. working: bytes needed besides."""
+    def loaded(self, working: int = 0, least: int | None = None) -> Iterator[nn.Module]:
+        """The network, on its device, for as long as the block lasts. working, least: bytes needed besides."""
         precision = self._precision()
         with self.memory.loaded(
-            self.source, precision.storage, device=self.load_device, working=working, compute=precision.compute
+            self.source, precision.storage, self.load_device, working, least, compute=precision.compute
         ) as network:
             yield network
 
@@ -77,9 +73,6 @@ class SourcePatcher(ModelPatcher):
         """Load it now; it stays while there is room."""
         del device_to, lowvram_model_memory, load_weights, force_patch_weights
         return self.model
-
-    def unpatch_model(self, device_to: Any = None, unpatch_weights: bool = True) -> None:
-        """Nothing: its weights are never changed."""
 
     def detach(self, unpatch_all: bool = True) -> Any:
         """Take its weights out of memory, unless they are in use."""
