@@ -23,7 +23,8 @@ class Unit:
     resident: bytes that it takes on the device while it stays there; 0 for views of a file on the CPU. streamed: bytes
     of a buffer that it needs while it is used without staying (raw weights, and what they are cast and patched into).
     making: bytes that putting it there or into a buffer takes for a moment besides. moved: bytes that cross to the
-    device when it is brought, or each time that it is used without staying. fixed: it cannot be streamed.
+    device when it is brought, or each time that it is used without staying. fixed: it cannot be streamed. packed: bytes
+    of the copy that a library makes of it to compute with it, wherever it is: a convolution's on the CPU.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Unit:
     moved: int
     fixed: bool = False
     making: int = 0
+    packed: int = 0
 
 
 @dataclass(frozen=True)

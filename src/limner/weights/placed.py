@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FLOATS_OF_A_BYTE = frozenset(
     getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu") if hasattr(torch, name)
 )
+CONVOLUTION = 3
+"""Axes of a weight from which on it is a convolution's."""
 PATCHING = 3
 """Float32 copies of a weight that patching it takes at once: the weight, its change, and their sum."""
 
@@ -145,11 +147,13 @@ class PlacedNetwork:
 
     def _unit(self, one: _Module) -> Unit:
         """What a module's weights take here and there."""
-        resident = moved = streamed = making = 0
+        resident = moved = streamed = making = packed = 0
         compute = self.target.compute or self.target.dtype or torch.float32
         for name in one.names():
             entry, key = self.source.tensors[name], self.source.prefix + name
             shape = self._patches.shapes().get(key, entry.shape) if key in self._patches else entry.shape
+            if self.target.device.type == "cpu" and len(shape) >= CONVOLUTION:
+                packed = max(packed, prod(shape) * compute.itemsize)
             if self._is_view(name):
                 continue
             resident += prod(shape) * self._dtype(entry).itemsize
@@ -159,7 +163,7 @@ class PlacedNetwork:
             if self._dtype(entry) != entry.dtype or compute != entry.dtype or floats:
                 streamed += prod(shape) * compute.itemsize
                 making = max(making, entry.nbytes + floats)
-        return Unit(one.prefix.removesuffix("."), resident, streamed, moved, not one.order, making)
+        return Unit(one.prefix.removesuffix("."), resident, streamed, moved, not one.order, making, packed)
 
     def _has_patches(self, index: int) -> bool:
         return any(self.source.prefix + name in self._patches for name in self._modules[index].names())
