@@ -249,6 +249,19 @@ def test_s13_a_buffer_is_not_filled_while_what_its_memory_was_before_is_still_co
             assert not fake.races
 
 
+def test_s13_buffers_are_not_let_go_while_they_are_filled():
+    """A pass ends with a copy for the next one, into memory that the computation would be given again."""
+    for seed in range(8):
+        with FakeAccelerator(seed) as fake:
+            streamer = Streamer(fake, fake.device)
+            passes(fake, placed(fake, streamer=streamer).network)
+            size = streamer.nbytes // 2 // 4
+            streamer.release()
+            again = [torch.full((size,), 7.0, device=fake.device) for _ in range(2)]
+            assert all((one.cpu() == 7).all() for one in again), seed
+            assert not fake.races
+
+
 def test_s13_convolutions_with_their_channels_last_are_the_same_numbers_streamed():
     def build():
         convolutions = (ops.Conv2d(4, 4, 3, padding=1), ops.GroupNorm(2, 4), ops.Conv2d(4, 4, 1, bias=False))
