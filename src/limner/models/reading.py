@@ -6,9 +6,9 @@ from pathlib import Path
 
 from limner.memory import MemoryManager
 from limner.weights import CheckpointHeader, files
-from limner.weights.scaled import unscaled
+from limner.weights.quant.files import quantized
 
 
 def read_header(path: str | Path, memory: MemoryManager) -> CheckpointHeader:
-    """The header of a file, mapped unless the settings forbid it; scaled weights told as what they stand for."""
-    return unscaled(files.header(path, use_mmap=not memory.settings.disable_mmap))
+    """The header of a file, mapped unless the settings forbid it; quantized weights told as what they stand for."""
+    return quantized(files.header(path, use_mmap=not memory.settings.disable_mmap))

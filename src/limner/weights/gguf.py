@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from limner.errors import BadInput
-from limner.weights.lazy import LazyTensor
+from limner.weights.lazy import LazyTensor, PackedTensor
 from limner.weights.mapped import MappedFile
 from limner.weights.quant import REGISTRY, Parts, QuantizedTensor, matrix_shape
 from limner.weights.quant.gguf_blocks import BLOCKS
@@ -51,18 +51,6 @@ OTHERS = {
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 DAMAGED = "The file is damaged or was not downloaded completely; download it again and compare its checksum."
-
-
-@dataclass(frozen=True)
-class PackedTensor(LazyTensor):
-    """A lazy tensor whose bytes are fewer than its dtype's. stored: bytes for a weight."""
-
-    stored: float = 0.0
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes as it is kept."""
-        return round(prod(self.shape) * self.stored)
 
 
 @dataclass(frozen=True)
@@ -240,4 +228,4 @@ def _lazy(opened: MappedFile, entry: Entry, shape: tuple[int, ...]) -> LazyTenso
         return layout.dequantize(parts).reshape(shape) if viewed is None else QuantizedTensor.of(layout, viewed)
 
     block = BLOCKS[PACKED[entry.kind]]
-    return PackedTensor(READS_AS, shape, read, raw.release, stored=block.bytes / block.weights)
+    return PackedTensor(READS_AS, shape, read, raw.release, stored=block.bytes / block.weights, layout=layout.name)

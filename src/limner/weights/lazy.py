@@ -66,3 +66,16 @@ class LazyTensor:
                 part.release()
 
         return cls(first.dtype, (rows, *first.shape[1:]), read, release)
+
+
+@dataclass(frozen=True)
+class PackedTensor(LazyTensor):
+    """A lazy tensor whose bytes are fewer than its dtype's. stored: bytes for a weight. layout: the name of its way."""
+
+    stored: float = 0.0
+    layout: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes as it is kept."""
+        return round(prod(self.shape) * self.stored)

@@ -21,6 +21,8 @@ Encoded = tuple[Tensor, dict[str, Tensor], dict[str, Any]]
 """Numbers, tensors and plain values of a matrix."""
 OF_INPUTS = frozenset(("input_scale", "pre_quant_scale"))
 """Tensors of a weight that say something of what it is multiplied by; no layout makes them out of the weight alone."""
+OF_LAYERS = frozenset(("activations", "full_precision"))
+"""Plain values that say how a layer computes; no layout makes numbers by them."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,8 @@ class Layout(ABC):
 
     def expected(self, shape: tuple[int, ...], **options: Any) -> Parts:
         """Shapes and dtypes of the parts of a weight of that shape, on the meta device."""
-        numbers, tensors, plain = self.encode(
-            torch.empty(matrix_shape(shape), device="meta"), Rounding(), None, **options
-        )
+        own = {name: one for name, one in options.items() if name not in OF_LAYERS}
+        numbers, tensors, plain = self.encode(torch.empty(matrix_shape(shape), device="meta"), Rounding(), None, **own)
         return Parts(numbers.reshape(shape) if self.elementwise else numbers, shape, torch.float32, tensors, plain)
 
     def scale(self, parts: Parts, name: str = "scale") -> Tensor:
