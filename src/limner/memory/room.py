@@ -17,6 +17,9 @@ RESERVED = 0.4
 """GB of a device that are left to other programs where nothing is said."""
 LIBRARIES = 64 * 1024**2
 """Bytes of RAM below a cap that are left to modules, threads and scratch memory that come while something runs."""
+SCRATCH = 0.03
+"""Share of a cap on RAM that is left besides: what multiplications pack, and gaps of malloc's. benchmarks/full_size.py
+exceeded a cap of 12,842 MB by 138 without it."""
 INFERENCE = int(0.8 * GIB)
 """Bytes that are left for computing where more would be required than there is."""
 EVERYTHING = 1 << 60
@@ -60,7 +63,8 @@ class Room:
         free = (self.measure or self.backend.free)(self.device) - reserved
         if self.cap is None:
             return free
-        return min(free, self.cap - self.backend.used(self.device) - (LIBRARIES if self.is_cpu else 0))
+        left = LIBRARIES + int(SCRATCH * self.cap) if self.is_cpu else 0
+        return min(free, self.cap - self.backend.used(self.device) - left)
 
     @property
     def streams_all(self) -> bool:
