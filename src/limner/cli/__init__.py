@@ -22,7 +22,7 @@ from limner.errors import LimnerError
 from limner.graph.schema import parse_docstring
 from limner.settings import Settings, add_flags, make_settings
 
-COMMANDS = ("serve", "run", "generate", "inspect", "models", "keys", "openapi", "doctor", "report")
+COMMANDS = ("serve", "run", "generate", "inspect", "quantize", "models", "keys", "openapi", "doctor", "report")
 DEFAULT = "serve"
 
 
