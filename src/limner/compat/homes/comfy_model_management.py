@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from enum import Enum
 from types import ModuleType
@@ -18,6 +18,9 @@ from limner.errors import Interrupted, LimnerError
 from limner.graph import CURRENT_RUN
 from limner.memory import devices, loading
 from limner.memory.casting import cast_to, cast_to_device, dtype_size, module_size
+from limner.memory.pinned import PinnedMemory
+from limner.memory.room import reserved_bytes
+from limner.weights.quant import QuantizedTensor
 
 __all__ = ["cast_to", "cast_to_device", "dtype_size", "module_size"]
 
@@ -27,16 +30,12 @@ FLOAT8_TYPES = [
     getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu") if hasattr(torch, name)
 ]
 MIN_WEIGHT_MEMORY_RATIO = 0.4
-EXTRA_RESERVED_VRAM = 400 * 1024 * 1024
 SUPPORT_FP8_OPS = False
 PRIORITIZE_FP16 = False
-FORCE_FP32 = False
-DISABLE_SMART_MEMORY = False
 XFORMERS_VERSION = ""
 XFORMERS_ENABLED_VAE = False
 XFORMERS_IS_AVAILABLE = False
 ENABLE_PYTORCH_ATTENTION = True
-NUM_STREAMS = 1
 lowvram_available = True
 directml_enabled = False
 npu_available = False
@@ -46,8 +45,6 @@ interrupt_processing = False
 torch_version = torch.version.__version__
 torch_version_numeric = tuple(int(part) for part in torch_version.split("+")[0].split(".")[:2])
 AMD_RDNA2_AND_OLDER_ARCH = ["gfx1030", "gfx1031", "gfx1010", "gfx1011", "gfx1012", "gfx906", "gfx900", "gfx803"]
-MAX_PINNED_MEMORY = -1
-TOTAL_PINNED_MEMORY = 0
 
 
 class VRAMState(Enum):
@@ -93,11 +90,28 @@ class LoadedModel:
         """Bytes that loading it takes."""
         return self.model_offloaded_memory() if device == self.model.current_loaded_device() else self.model_memory()
 
+    def model_load(self, lowvram_model_memory: float = 0, force_patch_weights: bool = False) -> Any:
+        """Load it, or as much of it as there is room for; it stays while there is."""
+        del lowvram_model_memory
+        return self.model.patch_model(self.device, force_patch_weights=force_patch_weights)
+
+    def should_reload_model(self, force_patch_weights: bool = False) -> bool:
+        """Whether it must be loaded anew to have other patches: only what differs is made anew, when it is used."""
+        del force_patch_weights
+        return False
+
     def model_unload(self, memory_to_free: float | None = None, unpatch_weights: bool = True) -> bool:
-        """Take it off its device."""
-        del memory_to_free, unpatch_weights
-        self.model.detach()
+        """Take it off its device, or so many bytes of it where it has more; whether nothing is left there."""
+        if memory_to_free is not None and memory_to_free < self.model_loaded_memory():
+            freed = self.model.partially_unload(self.model.offload_device, int(memory_to_free))
+            if freed >= memory_to_free:
+                return False
+        self.model.detach(unpatch_weights)
         return True
+
+    def model_use_more_vram(self, extra_memory: float, force_patch_weights: bool = False) -> int:
+        """Load more of it. Returns the bytes that were loaded."""
+        return int(self.model.partially_load(self.device, int(extra_memory), force_patch_weights))
 
     def is_dead(self) -> bool:
         """Whether its weights outlive it."""
@@ -108,10 +122,8 @@ def __getattr__(name: str) -> Any:
     if name == "cpu_state":
         kind = get_torch_device().type
         return {"cpu": CPUState.CPU, "mps": CPUState.MPS}.get(kind, CPUState.GPU)
-    if name == "vram_state":
-        return VRAMState.DISABLED if get_torch_device().type == "cpu" else VRAMState.NORMAL_VRAM
-    if name == "set_vram_to":
-        return __getattr__("vram_state")
+    if name in _LIVE:
+        return _LIVE[name]()
     if name == "total_vram":
         return get_total_memory() / (1024 * 1024)
     if name == "total_ram":
@@ -120,9 +132,51 @@ def __getattr__(name: str) -> Any:
         return hasattr(torch, "xpu") and torch.xpu.is_available()
     if name == "current_loaded_models":
         return [LoadedModel(model) for model in memory().models()]
-    if name in ("STREAMS", "stream_counters", "PINNED_MEMORY"):
-        return {}
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _wished_state() -> VRAMState:
+    """What the flags say."""
+    settings = memory().settings
+    if settings.novram:
+        return VRAMState.NO_VRAM
+    if settings.lowvram:
+        return VRAMState.LOW_VRAM
+    return VRAMState.HIGH_VRAM if settings.highvram or settings.gpu_only else VRAMState.NORMAL_VRAM
+
+
+def _state() -> VRAMState:
+    """What the flags and the device come to."""
+    device = get_torch_device()
+    if device.type == "cpu":
+        return VRAMState.DISABLED
+    return VRAMState.SHARED if memory().backend(device).is_unified(device) else _wished_state()
+
+
+def _streams() -> dict[Any, list[Any]]:
+    stream = get_offload_stream(get_torch_device())
+    return {} if stream is None else {get_torch_device(): [stream]}
+
+
+def _pinned(of: Callable[[PinnedMemory], Any], otherwise: Any) -> Any:
+    found = memory().pinning()
+    return otherwise if found is None else of(found)
+
+
+_LIVE: dict[str, Callable[[], Any]] = {
+    "vram_state": _state,
+    "set_vram_to": _wished_state,
+    "EXTRA_RESERVED_VRAM": lambda: reserved_bytes(memory().settings),
+    "FORCE_FP32": lambda: bool(memory().settings.force_fp32),
+    "DISABLE_SMART_MEMORY": lambda: bool(memory().settings.disable_smart_memory),
+    "STREAMS": _streams,
+    "NUM_STREAMS": lambda: len(_streams()) or 1,
+    "stream_counters": lambda: dict.fromkeys(_streams(), 0),
+    "PINNED_MEMORY": lambda: _pinned(lambda found: found.spans, {}),
+    "TOTAL_PINNED_MEMORY": lambda: _pinned(lambda found: found.total, 0),
+    "MAX_PINNED_MEMORY": lambda: _pinned(lambda found: found.budget, -1),
+}
+"""Names of numbers that are looked up when they are read."""
 
 
 # -- devices ----------------------------------------------------------------------------------------------------------
@@ -133,9 +187,15 @@ def get_torch_device() -> torch.device:
     return memory().own_device
 
 
+def _waiting_device(*modes: str) -> torch.device:
+    """The device where one of these flags keeps what is idle there, else the CPU."""
+    kept = any(getattr(memory().settings, mode) for mode in modes)
+    return get_torch_device() if kept else torch.device("cpu")
+
+
 def unet_offload_device() -> torch.device:
     """Where diffusion models wait."""
-    return torch.device("cpu")
+    return _waiting_device("gpu_only", "highvram")
 
 
 def unet_inital_load_device(parameters: int, dtype: torch.dtype) -> torch.device:
@@ -146,12 +206,12 @@ def unet_inital_load_device(parameters: int, dtype: torch.dtype) -> torch.device
 
 def text_encoder_device() -> torch.device:
     """Where text encoders run."""
-    return memory().device
+    return memory().text_device
 
 
 def text_encoder_offload_device() -> torch.device:
     """Where text encoders wait."""
-    return torch.device("cpu")
+    return _waiting_device("gpu_only")
 
 
 def text_encoder_initial_device(
@@ -169,7 +229,7 @@ def vae_device() -> torch.device:
 
 def vae_offload_device() -> torch.device:
     """Where autoencoders wait."""
-    return torch.device("cpu")
+    return _waiting_device("gpu_only")
 
 
 def intermediate_device() -> torch.device:
@@ -332,13 +392,18 @@ def pick_weight_dtype(dtype: torch.dtype | None, fallback_dtype: torch.dtype, de
     return dtype
 
 
+def _capabilities(device: Any) -> devices.Capabilities:
+    where = get_torch_device() if device is None else torch.device(device)
+    return memory().backend(where).capabilities(where)
+
+
 def should_use_fp16(
     device: Any = None, model_params: float = 0, prioritize_performance: bool = True, manual_cast: bool = False
 ) -> bool:
     """Whether float16 is worth it on a device."""
     del model_params, prioritize_performance, manual_cast
     settings = memory().settings
-    return bool(settings.force_fp16 or devices.capabilities(device or get_torch_device()).fp16)
+    return bool(settings.force_fp16 or _capabilities(device).fp16)
 
 
 def should_use_bf16(
@@ -346,7 +411,7 @@ def should_use_bf16(
 ) -> bool:
     """Whether bfloat16 is worth it on a device."""
     del model_params, prioritize_performance, manual_cast
-    return devices.capabilities(device or get_torch_device()).bf16
+    return _capabilities(device).bf16
 
 
 def supports_fp8_compute(device: Any = None) -> bool:
@@ -410,7 +475,8 @@ def flash_attention_enabled() -> bool:
 
 def get_total_memory(dev: Any = None, torch_total_too: bool = False) -> Any:
     """Bytes of memory that a device has; with torch_total_too a pair with what torch may take."""
-    total = devices.total_memory(dev or get_torch_device())
+    device = dev or get_torch_device()
+    total = memory().backend(device).total(device)
     return (total, total) if torch_total_too else total
 
 
@@ -421,7 +487,7 @@ def get_free_memory(dev: Any = None, torch_free_too: bool = False) -> Any:
 
 def extra_reserved_memory() -> int:
     """Bytes that are left to others."""
-    return int((memory().settings.reserve_vram or 0.4) * 1024**3)
+    return reserved_bytes(memory().settings)
 
 
 def minimum_inference_memory() -> int:
@@ -435,12 +501,13 @@ def maximum_vram_for_weights(device: Any = None) -> float:
 
 
 def free_memory(memory_required: float, device: Any = None, keep_loaded: Iterable[Any] = ()) -> list[Any]:
-    """Unload the longest unused models until so many bytes are free; none that is in use or to be kept."""
+    """Unload idle models, partly where that is enough, until so many bytes are free. Returns those that are gone."""
+    before = memory().models()
     with ExitStack() as kept:
         for model in keep_loaded:
             kept.enter_context(getattr(model, "model", model).loaded())
         memory().free(int(memory_required), device)
-    return []
+    return [LoadedModel(model) for model in before if not memory().holds(model.source)]
 
 
 def load_model_gpu(model: Any) -> None:
@@ -455,8 +522,10 @@ def loaded_models(only_currently_used: bool = False) -> list[Any]:
 
 
 def use_more_memory(extra_memory: float, loaded_models: Sequence[Any], device: Any) -> None:
-    """Load more of partly loaded models: they are loaded whole here."""
-    del extra_memory, loaded_models, device
+    """Load so many bytes more of partly loaded models on a device, one model after the other."""
+    for one in loaded_models:
+        if one.device == device and extra_memory > 0:
+            extra_memory -= one.model_use_more_vram(extra_memory)
 
 
 def offloaded_memory(loaded_models: Sequence[LoadedModel], device: Any) -> int:
@@ -508,37 +577,48 @@ def device_supports_non_blocking(device: Any) -> bool:
 
 
 def device_should_use_non_blocking(device: Any) -> bool:
-    """Whether they should."""
-    del device
-    return False
+    """Whether they should: where it is forced. Weights go on a stream of their own either way."""
+    return device_supports_non_blocking(device) and bool(memory().settings.force_non_blocking)
 
 
 def get_offload_stream(device: Any) -> Any:
-    """The stream that weights are copied on: none of its own."""
-    del device
+    """The stream that weights are copied on, torch's; None where they are copied in the order of computation."""
+    return getattr(memory().copy_stream(torch.device(device)), "native", None)
 
 
 def current_stream(device: Any) -> Any:
-    """The stream that is computed on."""
-    return torch.cuda.current_stream(device) if is_device_cuda(device) else None
+    """The stream that is computed on, torch's; None where a device has none."""
+    device = None if device is None else torch.device(device)
+    if device is None or memory().copy_stream(device) is None:
+        return None
+    return getattr(memory().backend(device).current(device), "native", None)
 
 
 def sync_stream(device: Any, stream: Any) -> None:
-    """Wait for a stream of copies."""
-    if stream is not None and is_device_cuda(device):
-        torch.cuda.current_stream(device).wait_stream(stream)
+    """Let what is computed from here on begin after what a stream of copies has been given to do."""
+    computing = None if stream is None else current_stream(device)
+    if computing is not None:
+        computing.wait_stream(stream)
 
 
 def pin_memory(tensor: Tensor) -> bool:
-    """Lock a tensor's pages: not done."""
-    del tensor
-    return False
+    """Lock the memory of a parameter, of a quantized one that of its parts. Whether that was done."""
+    found = memory().pinning()
+    if found is None:
+        return False
+    if isinstance(tensor, QuantizedTensor):
+        return found.pin_inner(list(tensor.inner_tensors().values()))
+    return found.pin(tensor)
 
 
 def unpin_memory(tensor: Tensor) -> bool:
-    """Unlock them."""
-    del tensor
-    return False
+    """Unlock it, where it was locked here. Whether that was done."""
+    found = memory().pinning()
+    if found is None:
+        return False
+    if isinstance(tensor, QuantizedTensor):
+        return found.unpin_inner(list(tensor.inner_tensors().values()))
+    return found.unpin(tensor)
 
 
 def offload(module: nn.Module) -> nn.Module:
@@ -576,14 +656,20 @@ def throw_exception_if_processing_interrupted() -> None:
 
 
 class _Home(ModuleType):
-    """This module: a device that a pack chooses is where networks run."""
+    """This module: a device that a pack chooses is where networks run, and what it reserves is left to others."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "get_torch_device" and value is not _OWN_DEVICE:
+        if name == "EXTRA_RESERVED_VRAM":
+            loading.RESERVED[name] = int(value)
+        elif name == "get_torch_device" and value is not _OWN_DEVICE:
             loading.CHOOSERS[name] = value
         else:
             loading.CHOOSERS.pop(name, None)
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        loading.RESERVED.pop(name, None)
+        super().__delattr__(name)
 
 
 _OWN_DEVICE = get_torch_device

@@ -36,9 +36,19 @@ def cast_bias_weight(
     """A layer's (weight, bias) as an input needs them, changed by the layer's functions; offloadable: and a stream."""
     if input is not None:
         dtype, device = dtype or input.dtype, input.device if device is None else device
-    weight = _changed(s, "weight", cast_to(s.weight, dtype, device))
-    bias = None if s.bias is None else _changed(s, "bias", cast_to(s.bias, bias_dtype or dtype, device))
+    own, beside = _own_weights(s, dtype)
+    weight = _changed(s, "weight", cast_to(own, dtype, device))
+    bias = None if beside is None else _changed(s, "bias", cast_to(beside, bias_dtype or dtype, device))
     return (weight, bias, None) if offloadable else (weight, bias)
+
+
+def _own_weights(layer: Any, dtype: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
+    """A layer's weight and bias; those that do not stay on the device are brought, patched, until the next layer's."""
+    streamed = getattr(layer, "streamed", None)
+    if streamed is None:
+        return layer.weight, getattr(layer, "bias", None)
+    weight, *rest = streamed.arrive(streamed.dtype if dtype is None else dtype)
+    return weight, rest[0] if rest else None
 
 
 def _changed(layer: Any, name: str, value: Tensor) -> Tensor:
