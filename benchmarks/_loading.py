@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def load(path: str, way: str, form: str, alone: str) -> dict[str, Any]:
     """
     memory = MemoryManager(Settings(force_fp16=True) if form == "file" else Settings())
     dtype = torch.float16 if form == "file" else memory.unet_precision().storage
-    start = perf_counter()
+    start, busy = perf_counter(), process_time()
     with ExitStack() as stack:
         if way == "limner":
             parts = [load_diffusion_model(path, memory)] if alone else load_checkpoint(path, memory)
@@ -51,8 +51,13 @@ def load(path: str, way: str, form: str, alone: str) -> dict[str, Any]:
             tensors = copied(path, "", dtype)
         for one in tensors:
             seen(one)
-        seconds = perf_counter() - start
-        return {"seconds": seconds, "peak": highest(), "private": private_now(), "kept": sum(t.nbytes for t in tensors)}
+        return {
+            "seconds": perf_counter() - start,
+            "cpu": process_time() - busy,
+            "peak": highest(),
+            "private": private_now(),
+            "kept": sum(one.nbytes for one in tensors),
+        }
 
 
 def copied(path: str, prefix: str, dtype: torch.dtype | None) -> list[torch.Tensor]:

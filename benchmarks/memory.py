@@ -74,7 +74,8 @@ def loading(base: Path) -> None:
             report(
                 "load", of=size, form={"computed": "as computed", "file": "as in the file"}[form],
                 seconds=round(ours["seconds"], 2), reference=round(theirs["seconds"], 2),
-                ratio=round(theirs["seconds"] / ours["seconds"], 2), kept_gb=round(ours["kept"] / GB, 2),
+                ratio=round(theirs["seconds"] / ours["seconds"], 2),
+                ratio_of_cpu=round(theirs["cpu"] / ours["cpu"], 2), kept_gb=round(ours["kept"] / GB, 2),
             )  # fmt: skip
             report(
                 "peak resident memory of loading, of load_file and a copy", of=size, form=form,
