@@ -297,7 +297,7 @@ async def test_results_count_against_a_real_managers_limit_and_go_first(tmp_path
     ready()
     cpu = torch.device("cpu")
     used = MemoryManager(Settings(cpu=True)).baseline
-    memory = MemoryManager(Settings(cpu=True, max_ram=Size(used + 300 * MIB)))
+    memory = MemoryManager(Settings(cpu=True, max_ram=Size(used + 400 * MIB)))
     free: list[int] = []
 
     class Needs(classes.Node):
@@ -371,7 +371,7 @@ async def test_while_a_prompt_runs_what_it_does_not_need_goes_at_once(tmp_path):
         running = asyncio.ensure_future(b.run(raw))
         await until_running(b)
         assert not await b.engine.freed(unload_models=True, free_memory=True, within=0.05)
-        assert memory.calls == ["unload_all", "trim"]
+        assert memory.calls[:2] == ["unload_all", "trim"]  # and trimmed again where a node ended meanwhile
         freeing = asyncio.ensure_future(b.engine.freed(unload_models=True, free_memory=True))
         asked.append(1)
         assert (await running)["status"]["completed"]
