@@ -17,7 +17,7 @@ from limner.errors import BadInput
 from limner.weights.header import CheckpointHeader
 from limner.weights.lazy import LazyTensor, PackedTensor
 from limner.weights.quant import forms as folder
-from limner.weights.quant.form import WEIGHT, Form, Found, Stored, bad
+from limner.weights.quant.form import BROKEN, WEIGHT, Form, Found, Stored, bad
 from limner.weights.quant.parts import Parts
 from limner.weights.quant.tensor import QuantizedTensor
 
@@ -93,9 +93,10 @@ def _entry(header: CheckpointHeader, stored: Stored, usual: torch.dtype) -> Lazy
         try:
             return stored.layout.from_file(tensors, dtype, stored.shape, where, **stored.options)
         except BadInput as error:
-            if error.what.startswith(where):
-                raise
-            raise BadInput(f"{where}: {error.what}", error.why, error.do) from error
+            what = error.what if error.what.startswith(where) else f"{where}: {error.what}"
+            raise BadInput(
+                what, error.why or f"It is said to be in {stored.layout.name}.", error.do or BROKEN
+            ) from error
 
     def read() -> Tensor:
         return QuantizedTensor.of(stored.layout, made({name: one.read() for name, one in stored.tensors.items()}))
