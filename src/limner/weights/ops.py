@@ -39,6 +39,12 @@ class Streams:
     streams: tuple[str, ...] = ("weight", "bias")
     streamed: Streamed | None = None
 
+    def reset_parameters(self) -> None:
+        """Random numbers to begin with, but none where there is no storage: torch takes seconds to make nothing."""
+        weight: Tensor | None = getattr(self, "weight", None)
+        if weight is None or not weight.is_meta:
+            super().reset_parameters()  # type: ignore[misc]
+
 
 def arrived(layer: Any, like: Tensor) -> tuple[Any, ...]:
     """A layer's weights where `like` is and in its dtype; None for a bias that it does not have."""
