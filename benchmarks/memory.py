@@ -116,17 +116,21 @@ def switching(base: Path) -> None:
 
 
 def many(base: Path) -> None:
-    """Many pictures of the starter model, one after the other."""
+    """Many pictures of the starter model, one after the other: medians, as pages of files come and go."""
     with serving(base) as server:
         pid = server.process.pid
-        taken = []
+        taken, own = [], []
         for seed in range(WARM + RUNS):
             run(server, prompt("limner-starter.safetensors", None, seed, 64, f"house {seed}"))
             taken.append(resident(pid))
-        before, after = taken[WARM - 1], taken[-1]
-        report("resident memory after 500 runs, of before", value=round(after / before, 3), budget=FLAT,
+            own.append(private(pid))
+            if seed % 50 == 0:
+                print(f"  {seed}: {taken[-1] // MB} MB, {own[-1] // MB} private", file=sys.stderr, flush=True)
+    for what, values in {"resident": taken, "private": own}.items():
+        before, after = median(values[:WARM][-25:]), median(values[-25:])
+        report(f"{what} memory after {RUNS} runs, of before", value=round(after / before, 3), budget=FLAT,
                before_mb=round(before / MB, 1), after_mb=round(after / MB, 1),
-               highest_mb=round(max(taken) / MB, 1))  # fmt: skip
+               highest_mb=round(max(values) / MB, 1))  # fmt: skip
 
 
 def file_of(base: Path, name: str) -> Path:

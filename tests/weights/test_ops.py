@@ -18,7 +18,11 @@ MADE = {
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
 def test_a_layer_without_storage_is_not_given_numbers(kind, monkeypatch):
     asked = []
-    monkeypatch.setattr(kind.__mro__[2], "reset_parameters", lambda layer: asked.append(layer))
+
+    def note(layer):
+        asked.append(layer)
+
+    monkeypatch.setattr(kind.__mro__[2], "reset_parameters", note)
     with torch.device("meta"):
         kind(*MADE[kind])
     assert not asked
