@@ -107,8 +107,19 @@ class Placed:
     def drop(self, indexes):
         self.resident -= set(indexes)
 
+    def repatch(self, patches):
+        self.resident -= {0}
+        return 1
+
     def close(self):
         self.resident.clear()
+
+
+@dataclass
+class Patched:
+    """Patches of the first unit."""
+
+    digest: str
 
 
 def network(name, gigabytes=3):
@@ -253,3 +264,16 @@ def test_room_after_a_computation_that_ran_out_is_made_on_its_device_alone():
 def test_the_default_device_is_where_networks_run(monkeypatch):
     monkeypatch.setattr(backends, "accelerators", lambda: [Card()])
     assert MemoryManager(DefaultSettings(default_device=1)).device == SECOND
+
+
+def test_patches_that_change_in_a_run_leave_it_what_it_computes_with():
+    manager, one = a_manager(), network("a", 6)
+    with manager.loaded(one, torch.float32, working=10 * GB, least=3 * GB) as module:
+        assert there(manager) == {"a": 5.0}
+        manager.repatch(module, Patched("others"))
+        assert there(manager) == {"a": 5.0}
+        manager.relieve(one, GB)
+        manager.repatch(module, Patched("more"))
+        assert there(manager) == {"a": 4.0}
+    load(manager, one)
+    assert there(manager) == {"a": 6.0}

@@ -59,7 +59,7 @@ class RunMemory:
 class Holding(Generic[P]):
     """A network on a device. digest: of the patches it has. users: how many compute with it now.
 
-    promised: bytes that it may compute with while it is in use.
+    promised: bytes that it may compute with while it is in use. least: that it needs for that.
     """
 
     key: Key
@@ -68,6 +68,7 @@ class Holding(Generic[P]):
     last_used: int = 0
     users: int = 0
     promised: int = 0
+    least: int = 0
 
     @property
     def resident(self) -> int:

@@ -208,7 +208,8 @@ class MemoryManager:
             if holding is None:
                 raise LookupError("this network is not loaded")
             self._repatch(holding, patches, patches.digest)
-            self._settle(holding, torch.device(holding.key.device), policy.Wanted(holding.promised, 0, MANY))
+            wanted = policy.Wanted(holding.promised, holding.least, MANY)
+            self._settle(holding, torch.device(holding.key.device), wanted, begun=True)
 
     def shrink(self, source: Loadable[Any], nbytes: int) -> int:
         """Take weights of one network off its device, though it may be in use; they are streamed. Bytes that are free
@@ -229,6 +230,7 @@ class MemoryManager:
             for one in here:
                 if one.users and self._is(one.key, source):
                     one.promised += nbytes
+                    one.least += nbytes
                     self._drop(one, nbytes)
             self.trim()
 
@@ -366,7 +368,7 @@ class MemoryManager:
             raise
         self._clock += 1
         holding.last_used = self._clock
-        holding.promised = max(holding.promised, wants[0])
+        holding.promised, holding.least = max(holding.promised, wants[0]), max(holding.least, wants[1])
         return holding
 
     def _repatch(self, holding: Holding[P], patches: P, digest: str) -> None:
@@ -381,8 +383,11 @@ class MemoryManager:
             raise
         holding.digest = digest
 
-    def _settle(self, holding: Holding[Any], device: torch.device, wanted: policy.Wanted) -> None:
-        """Bring as many of the weights as there is room for, or take some off; others give way first."""
+    def _settle(self, holding: Holding[Any], device: torch.device, wanted: policy.Wanted, begun: bool = False) -> None:
+        """Bring as many of the weights as there is room for, or take some off; others give way first.
+
+        begun: a computation that has begun has some of what it needs already; it is not refused.
+        """
         room, units = self.room(device), holding.placement.units
         packed = max((unit.packed for unit in units), default=0)
         wanted = replace(wanted, working=wanted.working + packed, least=wanted.least + packed)
@@ -403,7 +408,7 @@ class MemoryManager:
         if free + loaded < least + enough:
             free = self._make_room_within(least + enough - loaded, device, holding)
         target = room.weights_target(free + loaded, working, enough)
-        if room.cap is not None and free + loaded < least + wanted.least:
+        if room.cap is not None and not begun and free + loaded < least + wanted.least:
             raise self._refusal(holding, device, least, wanted, free + loaded)
         taken = loaded + policy.streaming_cost(units, holding.placement.resident, buffers)
         if policy.to_change(target, taken) < 0 and loaded and not (room.keeps_whole and loaded == whole):
@@ -495,7 +500,7 @@ class MemoryManager:
     def _leave(self, holding: Holding[Any], device: torch.device) -> None:
         holding.users -= 1
         if not holding.users:
-            holding.promised = 0
+            holding.promised = holding.least = 0
         gone = self._holdings.get(holding.key) is not holding
         if not holding.users and (gone or self.settings.disable_smart_memory):
             self._unload([holding])
