@@ -127,14 +127,14 @@ def files(tmp_path_factory):
 
 
 def loras(model: Model, number: int) -> dict[str, Any]:
-    """Of most third matrices, and changes of convolutions and biases; another number is one that overlaps it."""
+    """Of every fifth tensor that is a matrix, and changes of some that are not; another number changes others too."""
     torch.manual_seed(number)
     found: dict[str, Any] = {}
     for place, (name, entry) in enumerate(model.source.tensors.items()):
         key, shape = model.source.prefix + name, entry.shape
-        if len(shape) == 2 and (place + number) % 3 == 0:
+        if len(shape) == 2 and (place + number) % 5 == 0:
             found[key] = LoRA(f"{number} {key}", torch.randn(shape[0], 2) / 4, torch.randn(2, shape[1]) / 4)
-        elif len(shape) in (1, 4) and place % 7 in (0, 3 + number):
+        elif len(shape) in (1, 4) and place % 11 in (0, 3 + number):
             found[key] = Difference(f"{number} {key}", torch.randn(shape) / 8)
     return found
 
