@@ -15,9 +15,10 @@ def inspect(file: Path, /, *, strip: bool = False) -> Iterator[str]:
     """
     from limner.models.inspect import describe, stripped
     from limner.weights.header import CheckpointHeader
+    from limner.weights.quant.files import quantized
 
     header = CheckpointHeader.read(file)
     if strip:
         yield json.dumps(stripped(header), indent=None, separators=(",", ":"))
     else:
-        yield from describe(header)
+        yield from describe(quantized(header))

@@ -14,6 +14,7 @@ from limner.models.text.kinds import encoders
 from limner.models.vae.kind import recognise
 from limner.models.what import config_of, match_of, nearest, what_it_is
 from limner.weights.header import CheckpointHeader
+from limner.weights.lazy import PackedTensor
 from limner.weights.safetensors import DTYPES
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -54,7 +55,10 @@ def _kind(header: CheckpointHeader) -> str:
 
 
 def _dtypes(header: CheckpointHeader) -> str:
-    counts = Counter(_NAMES.get(entry.dtype, str(entry.dtype)) for entry in header.tensors.values())
+    counts = Counter(
+        (isinstance(entry, PackedTensor) and entry.layout) or _NAMES.get(entry.dtype, str(entry.dtype))
+        for entry in header.tensors.values()
+    )
     return ", ".join(f"{name} ({count})" for name, count in counts.most_common())
 
 

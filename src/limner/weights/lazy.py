@@ -32,7 +32,12 @@ class LazyTensor:
 
     @classmethod
     def of(cls, tensor: Tensor) -> LazyTensor:
-        """A tensor that is in memory already, seen as a lazy one."""
+        """A tensor that is in memory already, seen as a lazy one; a quantized one counts as what it takes."""
+        dense = tensor.numel() * tensor.dtype.itemsize
+        if tensor.nbytes != dense:
+            return PackedTensor(
+                tensor.dtype, tuple(tensor.shape), lambda: tensor, is_view=True, stored=tensor.nbytes / tensor.numel()
+            )
         return cls(tensor.dtype, tuple(tensor.shape), lambda: tensor, is_view=tensor.is_contiguous())
 
     def reshape(self, *shape: int) -> LazyTensor:

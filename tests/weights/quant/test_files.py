@@ -510,3 +510,37 @@ def test_a_weight_that_is_not_a_layers_or_the_other_way_round_is_saved_as_floats
     assert torch.equal(raw.tensor("table"), weight.dequantize())
     assert torch.equal(raw.tensor("a.weight"), weight.dequantize().t())
     assert not raw.metadata
+
+
+def test_a_quantized_tensor_in_memory_counts_as_what_it_takes() -> None:
+    weight = quantize(gaussian(32, 64), "nf4")
+    header = CheckpointHeader.of({"a.weight": weight, "b.weight": gaussian(3)})
+    assert header.tensors["a.weight"].nbytes == weight.nbytes < 32 * 64
+    assert header.tensor("a.weight") is weight
+    assert header.nbytes() == weight.nbytes + 12
+
+
+def test_inspect_says_which_weights_are_packed_and_knows_the_model(tmp_path) -> None:
+    from limner.cli.inspect import inspect
+
+    contents = tensors()
+    for layer, layout in MIXED.items():
+        contents[f"{PREFIX}{layer}.weight"] = quantize(contents[f"{PREFIX}{layer}.weight"], layout)
+    lines = "\n".join(inspect(checkpoint(tmp_path, contents)))
+    assert "Stable Diffusion 1" in lines
+    assert all(f"{layout} (1)" in lines for layout in MIXED.values())
+
+
+def test_tensors_that_a_pack_read_are_quantized_as_their_file_says(tmp_path) -> None:
+    from limner.models.load import model_of
+    from limner.weights.files import load_torch_file
+
+    contents = tensors()
+    for layer, layout in MIXED.items():
+        contents[f"{PREFIX}{layer}.weight"] = quantize(contents[f"{PREFIX}{layer}.weight"], layout)
+    found, said = load_torch_file(checkpoint(tmp_path, contents), return_metadata=True)
+    model = model_of(quantized(CheckpointHeader.of(found, said)), memory())
+    packed = {
+        name.removesuffix(".weight") for name, one in model.source.tensors.items() if isinstance(one, PackedTensor)
+    }
+    assert packed == set(MIXED)

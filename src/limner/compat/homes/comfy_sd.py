@@ -27,6 +27,7 @@ from limner.models.reading import read_header
 from limner.models.style_models import StyleModel as OwnStyleModel
 from limner.models.text.kinds import parts_of
 from limner.weights import CheckpointHeader, save
+from limner.weights.quant.files import quantized
 
 __all__ = ["model_detection"]
 
@@ -160,7 +161,7 @@ def load_state_dict_guess_config(
 ) -> tuple[Any, Any, Any, Any]:
     """The same of a checkpoint's tensors."""
     del model_options, te_model_options
-    header = CheckpointHeader.of(sd, metadata)
+    header = quantized(CheckpointHeader.of(sd, metadata))
     parts = _from_state(header, memory(), _embeddings(embedding_directory), vocabularies())
     return _wanted(parts, output_model, output_clip, output_vae, header if output_clipvision else None)
 
@@ -199,7 +200,7 @@ def load_diffusion_model_state_dict(
     sd: Mapping[str, Tensor], model_options: Mapping[str, Any] | None = None, metadata: Any = None
 ) -> Any:
     """The diffusion model of tensors."""
-    return _with_dtype(load.model_of(CheckpointHeader.of(sd, metadata), memory()), model_options)
+    return _with_dtype(load.model_of(quantized(CheckpointHeader.of(sd, metadata)), memory()), model_options)
 
 
 def _with_dtype(model: Any, options: Mapping[str, Any] | None) -> Any:
@@ -264,7 +265,7 @@ def load_text_encoder_state_dicts(
 ) -> Any:
     """The text encoder of tensors."""
     del model_options
-    headers = [CheckpointHeader.of(one) for one in state_dicts]
+    headers = [quantized(CheckpointHeader.of(one)) for one in state_dicts]
     return load_text.clip_of(
         headers, clip_type.name.lower(), memory(), _embeddings(embedding_directory), vocabularies()
     )
