@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -46,7 +47,7 @@ def load(path: str, way: str, form: str, alone: str) -> dict[str, Any]:
         if way == "limner":
             parts = [load_diffusion_model(path, memory)] if alone else load_checkpoint(path, memory)
             networks = [stack.enter_context(part.loaded()) for part in parts if part is not None]
-            tensors = [one for network in networks for one in network.parameters()]
+            tensors: list[torch.Tensor] = [one for network in networks for one in network.parameters()]
         else:
             tensors = copied(path, "", dtype)
         for one in tensors:
@@ -128,4 +129,5 @@ def highest() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"load": load, "models": models, "loras": loras}[sys.argv[1]](*sys.argv[2:])))
+    measures: dict[str, Callable[..., dict[str, Any]]] = {"load": load, "models": models, "loras": loras}
+    print(json.dumps(measures[sys.argv[1]](*sys.argv[2:])))

@@ -22,7 +22,7 @@ from benchmarks._full_size import Watch, checkpoint, lora, private, prompt, resi
 from benchmarks._loading import in_a_process
 from benchmarks.full_size import run
 from limner.memory import policy
-from limner.memory.units import Unit
+from limner.memory.units import Unit, Units
 from tests.serving import serving
 
 GB, MB = 1e9, 1_000_000
@@ -35,7 +35,7 @@ def deciding() -> None:
     """CPU time of what is decided at a request: what comes when, who gives way, what is brought or dropped."""
     random = Random(0)
     sizes = [random.randrange(1, 64) << 20 for _ in range(MODULES)]
-    units = [Unit(str(i), size, 2 * size, size, making=size) for i, size in enumerate(sizes)]
+    units = Units(Unit(str(i), size, 2 * size, size, making=size) for i, size in enumerate(sizes))
     log = [random.randrange(6) for _ in range(REQUESTS)]
     others = [policy.Resident(i, 1 << 32, i, False, random.randrange(9)) for i in range(16)]
     half, whole = set(range(0, MODULES, 2)), sum(sizes)

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from limner.memory.units import Unit
-
-_Ints = NDArray[np.int64]
-_Bools = NDArray[np.bool_]
+from limner.memory.units import Unit, Units
 
 MIB = 1024 * 1024
 LEAST_FOR_WEIGHTS = 128 * MIB
@@ -87,7 +84,8 @@ def grown(units: Sequence[Unit], resident: Collection[int], budget: int, buffers
     """
     if len(resident) == len(units):
         return []
-    sizes, costs, fixed = _numbers(units, buffers)
+    units = _counted(units)
+    sizes, costs, fixed = units.sizes, units.in_passing(buffers), units.fixed
     chosen = fixed.copy()
     chosen[list(resident)] = False
     here = fixed.copy()
@@ -115,7 +113,8 @@ def shrunk(units: Sequence[Unit], resident: Collection[int], needed: int, buffer
     """
     if needed <= 0 or not resident:
         return []
-    sizes, costs, fixed = _numbers(units, buffers or 1)
+    units = _counted(units)
+    sizes, costs, fixed = units.sizes, units.in_passing(buffers or 1), units.fixed
     here = np.zeros(len(units), bool)
     here[list(resident)] = True
     order = np.nonzero(here & ~fixed & (sizes > 0))[0]
@@ -141,32 +140,33 @@ def shrunk(units: Sequence[Unit], resident: Collection[int], needed: int, buffer
 
 def streaming_cost(units: Sequence[Unit], resident: Collection[int], buffers: int) -> int:
     """Bytes of the buffers that the units which are not resident need, and of what filling these takes."""
-    here = resident if isinstance(resident, (set, frozenset)) else set(resident)
-    if not buffers or len(here) == len(units):
-        return 0
-    return max([buffers * unit.streamed + unit.making for i, unit in enumerate(units) if i not in here], default=0)
+    return _most(_counted(units).in_passing(buffers), resident)
 
 
 def largest_buffer(units: Sequence[Unit], resident: Collection[int]) -> int:
     """Bytes of one of these buffers."""
-    return max([unit.streamed for i, unit in enumerate(units) if i not in resident], default=0)
+    return _most(_counted(units).streamed, resident)
 
 
 def least_bytes(units: Sequence[Unit], buffers: int) -> int:
     """Bytes without which a network cannot be used: its fixed units, and the buffers for the others."""
-    fixed = {i for i, unit in enumerate(units) if unit.fixed}
-    return sum(units[i].resident for i in fixed) + streaming_cost(units, fixed, buffers)
+    units = _counted(units)
+    others = units.in_passing(buffers)[~units.fixed]
+    return int(units.sizes[units.fixed].sum()) + int(others.max(initial=0))
 
 
-def _numbers(units: Sequence[Unit], buffers: int) -> tuple[_Ints, _Ints, _Bools]:
-    """Of each unit: bytes resident, bytes that using it takes that do not stay (none where there are no buffers, as
-    nothing is used), whether it is fixed. Arrays: there may be thousands."""
-    sizes = np.array([unit.resident for unit in units], np.int64)
-    passing = [buffers * unit.streamed + unit.making for unit in units] if buffers else [0] * len(units)
-    return sizes, np.array(passing, np.int64), np.array([unit.fixed for unit in units], bool)
+def _counted(units: Sequence[Unit]) -> Units:
+    return units if isinstance(units, Units) else Units(units)
 
 
-def _where(chosen: _Bools) -> list[int]:
+def _most(values: NDArray[np.int64], resident: Collection[int]) -> int:
+    """The largest of those that are not resident."""
+    away = np.ones(len(values), bool)
+    away[list(resident)] = False
+    return int(values[away].max(initial=0))
+
+
+def _where(chosen: NDArray[np.bool_]) -> list[int]:
     """The places that are true, in order."""
     return np.nonzero(chosen)[0].tolist()
 

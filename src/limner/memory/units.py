@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from limner.memory.pinned import PinnedMemory
@@ -16,7 +19,7 @@ P = TypeVar("P")
 P_contra = TypeVar("P_contra", contravariant=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """A module whose own weights are on a device together or not at all.
 
@@ -34,6 +37,34 @@ class Unit:
     fixed: bool = False
     making: int = 0
     packed: int = 0
+
+
+class Units(tuple[Unit, ...]):
+    """A network's units. What policy asks of thousands of them at once are arrays, made once."""
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each while it stays."""
+        return np.array([unit.resident for unit in self], np.int64)
+
+    @cached_property
+    def fixed(self) -> NDArray[np.bool_]:
+        """Which cannot be streamed."""
+        return np.array([unit.fixed for unit in self], bool)
+
+    @cached_property
+    def streamed(self) -> NDArray[np.int64]:
+        """Bytes of a buffer for each."""
+        return np.array([unit.streamed for unit in self], np.int64)
+
+    @cached_property
+    def making(self) -> NDArray[np.int64]:
+        """Bytes that making each takes for a moment."""
+        return np.array([unit.making for unit in self], np.int64)
+
+    def in_passing(self, buffers: int) -> NDArray[np.int64]:
+        """Bytes that using each takes that do not stay; none where there are no buffers, as nothing is used."""
+        return buffers * self.streamed + self.making if buffers else np.zeros(len(self), np.int64)
 
 
 @dataclass(frozen=True)

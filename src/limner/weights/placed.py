@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.memory.streaming import ALIGNMENT, Piece, Streamed
-from limner.memory.units import Target, Unit
+from limner.memory.units import Target, Unit, Units
 from limner.weights.lazy import LazyTensor
 from limner.weights.ops import Streams
 from limner.weights.patches import Patches
@@ -67,7 +67,7 @@ class PlacedNetwork:
         self._resident: set[int] = set()
         self._pins: dict[int, dict[str, nn.Parameter]] = {}
         self._pinned: PinnedMemory | None = None
-        self.units: list[Unit] = [self._unit(one) for one in self._modules]
+        self.units = Units(self._unit(one) for one in self._modules)
         for index in range(len(self._modules)):
             self._wait(index)
         self._in_order()
@@ -111,8 +111,11 @@ class PlacedNetwork:
         changed = {key.removeprefix(prefix) for key in keys if before.key_digest(key) != patches.key_digest(key)}
         touched = [index for index, one in enumerate(self._modules) if changed.intersection(one.names())]
         self._patches = patches
+        units = list(self.units)
         for index in touched:
-            self.units[index] = self._unit(self._modules[index])
+            units[index] = self._unit(self._modules[index])
+        self.units = Units(units)
+        for index in touched:
             if index in self._resident and self.units[index].fixed:
                 self.bring([index])
             else:
