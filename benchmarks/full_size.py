@@ -62,7 +62,7 @@ def alternating(base: Path, cap: int, count: int) -> None:
 def streaming(base: Path) -> None:
     """SDXL with too little memory for its weights, against SDXL resident."""
     seconds = {}
-    for name, flags in {"resident": (), "streamed": ("--max-ram", f"{STREAMED}M")}.items():
+    for name, flags in {"resident": (), "streamed": ("--max-ram", f"{STREAMED * MB // 1024}K")}.items():
         with serving(base, *flags) as server:
             pid = server.process.pid
             with Watch(lambda pid=pid: private(pid)) as watch:  # type: ignore[misc]
