@@ -9,6 +9,7 @@ casts, patches and biases are all made on the copy stream, so that nothing of a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limner.memory.backends.cpu import pages_of_their_own
 from limner.memory.backends.protocol import Backend, Event, Stream
 
 ALIGNMENT = 256
@@ -190,7 +192,11 @@ class Streamer:
 
     def directly(self, item: Streamed, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
         """A module's weights made in the order of the computation, in memory of their own."""
-        return tuple(None if piece is None else piece.made(self.copied(piece.host()), dtype) for piece in item.pieces)
+        # In malloc's heap a weight that goes again leaves a gap among the activations.
+        with nullcontext() if torch.compiler.is_compiling() else pages_of_their_own():
+            return tuple(
+                None if piece is None else piece.made(self.copied(piece.host()), dtype) for piece in item.pieces
+            )
 
     def copied(self, host: Tensor) -> Tensor:
         """A weight from RAM on the device, in the order of the computation; itself where it is there."""
