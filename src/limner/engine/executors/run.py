@@ -141,6 +141,7 @@ class PromptRun:
             except (Exception, SystemExit, asyncio.CancelledError) as error:
                 # Not a node's: the plan, the cache, a prompt from an older version; or a task that ends the process.
                 status, final = "failed", self.failure(NodeFailed(self.at, "", {}, error))
+        self.results.clear()  # a run refers to itself: what it holds would stay until Python collects garbage
         self.hub.flush_state()
         self.messages.append([final.type, final.data()])
         return Outcome(status, final, self.shows.outputs, self.shows.meta, self.messages, {"nodes": self.explained})
