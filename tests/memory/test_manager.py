@@ -240,5 +240,5 @@ def test_a_network_that_is_forgotten_is_loaded_again_though_it_is_in_use():
         with manager.loaded(fake, None):
             assert manager.holds(fake)
     assert [event for event, *_ in fake.events] == ["place", "place"]
-    assert manager.held()[0].in_use is False
+    assert (manager.held()[0].in_use, manager.held()[0].dtype) == (False, "as stored")
     assert len(manager.held()) == 1

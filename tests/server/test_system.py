@@ -50,6 +50,17 @@ def test_without_a_gpu_the_processor_is_told() -> None:
     assert 0 < device["vram_free"] <= device["vram_total"]
 
 
+@pytest.mark.parametrize(("said", "allocator"), [({}, "native"), ({"cuda_malloc": True}, "cudaMallocAsync")])
+def test_a_gpu_is_told_with_the_allocator_that_is_used(
+    said: dict[str, bool], allocator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("limner.server.devices.nvidia_gpu", lambda _: ("NVIDIA H100", 80, 70))
+
+    (device,) = describe_devices(Settings(**said))
+
+    assert device["name"] == f"cuda:0 NVIDIA H100 : {allocator}"
+
+
 async def test_features_are_told(here: Running) -> None:
     assert await here.get("/features") == (
         200,

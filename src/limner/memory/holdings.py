@@ -12,6 +12,10 @@ P = TypeVar("P")
 MIB = 1024 * 1024
 
 
+AS_STORED = "as stored"
+"""What is told of a network's dtype where each tensor has its file's."""
+
+
 @dataclass(frozen=True)
 class Key:
     """Which network, in which form, where."""
@@ -94,7 +98,7 @@ class Holding(Generic[P]):
         return Held(
             self.key.name,
             self.key.device,
-            self.key.dtype.removeprefix("torch."),
+            AS_STORED if self.key.dtype == "None" else self.key.dtype.removeprefix("torch."),
             resident,
             whole - resident,
             placement.patched,

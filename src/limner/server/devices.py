@@ -29,7 +29,7 @@ def describe_devices(settings: Settings) -> list[dict[str, Any]]:
         memory = psutil.virtual_memory()
         return [_device("cpu", "cpu", None, memory.total, memory.available)]
     name, total, free = gpu
-    allocator = "native" if settings.disable_cuda_malloc else "cudaMallocAsync"
+    allocator = "cudaMallocAsync" if settings.cuda_malloc else "native"
     return [_device(f"cuda:0 {name} : {allocator}", "cuda", 0, total, free)]
 
 
