@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from limner.memory.backends.cpu import pages_of_their_own
 from limner.memory.backends.protocol import Backend, Event, Stream
@@ -28,31 +29,40 @@ ALIGNMENT = 256
 class Piece:
     """One weight of a module that does not stay.
 
-    host: reads it as it waits in RAM, raw. dtype: it is kept in once it is on a device. patch: raw weights on the
-    device → the patched ones in `dtype`; None where a cast says it all. shape: of the result. layout: of its numbers.
+    host: reads it as it waits in RAM, raw. raw, kept: tensors like that, and like the weight as it is kept once it is
+    on a device; their numbers need not be there. patch: raw weights on the device → the patched ones as they are kept;
+    None where a cast says it all. layout: of its numbers.
+
+    Quantized weights are any that are made of other tensors, as torch knows them; these cross, and stay what they are.
     """
 
     host: Callable[[], Tensor]
-    raw: torch.dtype
-    dtype: torch.dtype
-    shape: tuple[int, ...]
+    raw: Tensor
+    kept: Tensor
     layout: torch.memory_format = torch.contiguous_format
     patch: Callable[[Tensor], Tensor] | None = None
 
     def made(self, raw: Tensor, compute: torch.dtype) -> Tensor:
         """The weight for a computation, from its raw form on the device."""
-        kept = raw.to(self.dtype) if self.patch is None else self.patch(raw)
-        return kept.to(compute).contiguous(memory_format=self.layout)
+        return self.patched(raw).to(compute).contiguous(memory_format=self.layout)
+
+    def patched(self, raw: Tensor) -> Tensor:
+        """The weight as it is kept, from its raw form."""
+        return raw.to(self.kept.dtype) if self.patch is None else self.patch(raw)
 
     def is_raw(self, compute: torch.dtype) -> bool:
         """Whether the raw form is what is computed with."""
-        return self.patch is None and self.raw == self.dtype == compute and self.layout == torch.contiguous_format
+        same = is_made_of_tensors(self.raw) or self.raw.dtype == self.kept.dtype == compute
+        return self.patch is None and same and self.layout == torch.contiguous_format
 
     def nbytes(self, compute: torch.dtype) -> int:
         """Bytes of a buffer that it takes: raw, and as it is computed with where that is another form."""
-        size = prod(self.shape)
-        made = 0 if self.is_raw(compute) else _aligned(size * compute.itemsize)
-        return _aligned(size * self.raw.itemsize) + made
+        raw = footprint(self.raw)
+        if self.is_raw(compute):
+            return raw
+        if is_made_of_tensors(self.kept):
+            return raw + footprint(self.kept, least=4)  # a scale of 16 bits may become one of 32
+        return raw + _aligned(self.kept.numel() * compute.itemsize)
 
 
 @dataclass(eq=False)
@@ -77,8 +87,10 @@ class Streamed:
         if piece is None:
             raise TypeError("This module has no table.")
         table = piece.host() if piece.patch is None else piece.patch(piece.host())
+        if is_made_of_tensors(table):
+            table = table.to(piece.kept.dtype)  # what its rows are dequantized to
         found = torch.nn.functional.embedding(ids.to(table.device), table)
-        return found.to(ids.device, piece.dtype)
+        return found.to(ids.device, piece.kept.dtype)
 
     def nbytes(self, dtype: torch.dtype) -> int:
         """Bytes of a buffer that it takes."""
@@ -244,17 +256,52 @@ class Streamer:
 
 def _fill(piece: Piece, buffer: Tensor, place: int, compute: torch.dtype) -> tuple[Tensor, int]:
     """Copy one weight into a buffer and make of it what is computed with. Returns that, and where the next begins."""
-    host = piece.host()
-    raw = _view(buffer, place, tuple(host.shape), host.dtype)
-    raw.copy_(host, non_blocking=True)
-    place += _aligned(raw.nbytes)
+    raw, place = put(piece.host(), buffer, place)
     if piece.is_raw(compute):
-        return raw, place
-    made = _view(buffer, place, piece.shape, compute)
+        return raw.to(compute), place
+    made = piece.patched(raw)
+    if is_made_of_tensors(made):
+        made, place = put(made, buffer, place)
+        return made.to(compute), place
+    target = _view(buffer, place, tuple(made.shape), compute)
     if piece.layout != torch.contiguous_format:
-        made = made.as_strided(piece.shape, _strides(piece.shape, piece.layout))
-    made.copy_(raw.to(piece.dtype) if piece.patch is None else piece.patch(raw))
-    return made, place + _aligned(made.numel() * compute.itemsize)
+        target = target.as_strided(made.shape, _strides(tuple(made.shape), piece.layout))
+    target.copy_(made)
+    return target, place + _aligned(target.numel() * compute.itemsize)
+
+
+def is_made_of_tensors(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers are those of others, as torch's protocol of flattening names them."""
+    return is_traceable_wrapper_subclass(tensor)
+
+
+def put(tensor: Tensor, buffer: Tensor, place: int) -> tuple[Tensor, int]:
+    """A copy of a tensor in a buffer, its numbers in their order in memory. Returns it, and where the next begins.
+
+    One that is made of others is made of copies of them.
+    """
+    if is_traceable_wrapper_subclass(tensor):
+        names, context = tensor.__tensor_flatten__()
+        copies: dict[str, Tensor] = {}
+        for name in names:
+            copies[name], place = put(getattr(tensor, name), buffer, place)
+        made: Tensor = tensor.__tensor_unflatten__(copies, context, tensor.shape, tensor.stride())
+        return made, place
+    copy = _view(buffer, place, tuple(tensor.shape), tensor.dtype)
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        copy = copy.as_strided(tensor.shape, tensor.stride())
+    copy.copy_(tensor, non_blocking=True)
+    return copy, place + _aligned(copy.numel() * copy.element_size())
+
+
+def footprint(tensor: Tensor, least: int = 1) -> int:
+    """Bytes of a buffer that a copy of it takes. least: for a number of the scales of one that is made of others."""
+    if is_traceable_wrapper_subclass(tensor):
+        names, _ = tensor.__tensor_flatten__()
+        inner = [getattr(tensor, name) for name in names]
+        numbers, scales = footprint(inner[0]), inner[1:]
+        return numbers + sum(_aligned(one.numel() * max(one.element_size(), least)) for one in scales)
+    return _aligned(tensor.numel() * tensor.element_size())
 
 
 def _view(buffer: Tensor, place: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

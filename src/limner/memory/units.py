@@ -27,7 +27,7 @@ class Unit:
     of a buffer that it needs while it is used without staying (raw weights, and what they are cast and patched into).
     making: bytes that putting it there or into a buffer takes for a moment besides. moved: bytes that cross to the
     device when it is brought, or each time that it is used without staying. fixed: it cannot be streamed. packed: bytes
-    of the copy that a library makes of it to compute with it, wherever it is: a convolution's on the CPU.
+    of copies that computing with it takes, wherever it is: a convolution's on the CPU, a quantized weight's in floats.
     """
 
     name: str

@@ -30,6 +30,7 @@ from limner.sampling.model_sampling import ModelSampling, as_sampling
 from limner.sampling.wrappers import CallbacksMP
 from limner.weights import CheckpointHeader, NetworkSource, Patches, make_patches, read_adapters
 from limner.weights.adapters import Adapter
+from limner.weights.lazy import PackedTensor
 
 _log = logging.getLogger(__name__)
 
@@ -129,11 +130,15 @@ class Model(Streamable):
         return int(self.model.memory_required(input_shape, cond_shapes=cond_shapes))
 
     def cast_bytes(self) -> int:
-        """Bytes of its largest weight as it is computed with, where it is kept in another dtype than that."""
+        """Bytes of its largest weight as it is computed with, where it is kept in another dtype than that.
+
+        What quantized weights take while they are computed with is told by their units.
+        """
         compute = self.model_dtype()
         if self._precision().storage == compute:
             return 0
-        return max((prod(entry.shape) for entry in self.source.tensors.values()), default=0) * compute.itemsize
+        plain = (entry for entry in self.source.tensors.values() if not isinstance(entry, PackedTensor))
+        return max((prod(entry.shape) for entry in plain), default=0) * compute.itemsize
 
     def free_memory(self) -> int:
         """Bytes free on its device."""

@@ -206,7 +206,7 @@ class ModelPatcher(Hooking, metaclass=_Making):
             return
         weight = self.model.state_dict()[key]
         self.backup.setdefault(key, weight.detach().clone())
-        changed = self._patches.apply(key, casting.cast_to(self.backup[key], device=device_to))
+        changed = self._patches.apply_kept(key, casting.cast_to(self.backup[key], device=device_to))
         self._set(key, changed.to(weight.dtype))
 
     def _set(self, key: str, value: Tensor) -> None:

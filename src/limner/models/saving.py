@@ -100,15 +100,11 @@ def save_vae(path: Path, vae: VAE, metadata: Mapping[str, str]) -> None:
 
 
 def patched(source: NetworkSource, prefix: str, only: str = "") -> dict[str, Tensor]:
-    """Every weight with its patches, in the precision that it has in the file, under names with this prefix.
+    """Every weight with its patches as it is kept in the file, under names with this prefix.
 
     only: what the names of the weights begin with that are meant.
     """
-    return {
-        prefix + name: source.patched(name).to(entry.dtype).contiguous()
-        for name, entry in source.tensors.items()
-        if name.startswith(only)
-    }
+    return {prefix + name: source.kept(name).contiguous() for name in source.tensors if name.startswith(only)}
 
 
 def sampling_marks(sampling: ModelSampling, latent: LatentFormat) -> dict[str, Tensor]:

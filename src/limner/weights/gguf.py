@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -222,10 +222,14 @@ def _lazy(opened: MappedFile, entry: Entry, shape: tuple[int, ...]) -> LazyTenso
     rows = matrix_shape(entry.shape)[0]
     raw = opened.lazy(entry.offset, torch.uint8, (rows, entry.nbytes // max(rows, 1)))
 
-    def read() -> Tensor:
-        parts = Parts(raw.read(), entry.shape, READS_AS)
-        viewed = layout.viewed(parts, shape)
-        return layout.dequantize(parts).reshape(shape) if viewed is None else QuantizedTensor.of(layout, viewed)
+    parts = Parts(torch.empty(raw.shape, dtype=raw.dtype, device="meta"), entry.shape, READS_AS)
+    viewed = layout.viewed(parts, shape)
 
-    block = BLOCKS[PACKED[entry.kind]]
-    return PackedTensor(READS_AS, shape, read, raw.release, stored=block.bytes / block.weights, layout=layout.name)
+    def read() -> Tensor:
+        given = replace(parts, numbers=raw.read())
+        own = layout.viewed(given, shape)
+        return layout.dequantize(given).reshape(shape) if own is None else QuantizedTensor.of(layout, own)
+
+    if viewed is None:
+        return LazyTensor(READS_AS, shape, read, raw.release)
+    return PackedTensor(READS_AS, shape, read, raw.release, raw.is_view, like=QuantizedTensor.of(layout, viewed))

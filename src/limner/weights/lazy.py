@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import torch
 from torch import Tensor
+
+from limner.weights.quant import operations
+from limner.weights.quant.tensor import QuantizedTensor
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,10 @@ class LazyTensor:
     @classmethod
     def of(cls, tensor: Tensor) -> LazyTensor:
         """A tensor that is in memory already, seen as a lazy one; a quantized one counts as what it takes."""
-        dense = tensor.numel() * tensor.dtype.itemsize
-        if tensor.nbytes != dense:
-            return PackedTensor(
-                tensor.dtype, tuple(tensor.shape), lambda: tensor, is_view=True, stored=tensor.nbytes / tensor.numel()
-            )
-        return cls(tensor.dtype, tuple(tensor.shape), lambda: tensor, is_view=tensor.is_contiguous())
+        shape = tuple(tensor.shape)
+        if isinstance(tensor, QuantizedTensor):
+            return PackedTensor(tensor.dtype, shape, lambda: tensor, is_view=True, like=tensor)
+        return cls(tensor.dtype, shape, lambda: tensor, is_view=tensor.is_contiguous())
 
     def reshape(self, *shape: int) -> LazyTensor:
         """The same numbers in another shape."""
@@ -54,7 +55,13 @@ class LazyTensor:
 
     def swapped(self) -> LazyTensor:
         """The second half of the rows, then the first."""
-        return replace(self, read=lambda: self.read().roll(self.shape[0] // 2, 0), is_view=False)
+        half = self.shape[0] // 2
+
+        def read() -> Tensor:
+            whole = self.read()
+            return torch.cat([whole[-half:], whole[:-half]]) if half else whole
+
+        return replace(self, read=read, is_view=False)
 
     @classmethod
     def cat(cls, parts: Sequence[LazyTensor]) -> LazyTensor:
@@ -70,17 +77,50 @@ class LazyTensor:
             for part in parts:
                 part.release()
 
-        return cls(first.dtype, (rows, *first.shape[1:]), read, release)
+        whole = cls(first.dtype, (rows, *first.shape[1:]), read, release)
+        packed = [part.like for part in parts if isinstance(part, PackedTensor)]
+        return whole.packed(operations.joined(packed) if len(packed) == len(parts) else None)
+
+    def packed(self, like: QuantizedTensor | None) -> LazyTensor:
+        """The same, which is read quantized as `like` is; None for one that is not."""
+        common = (self.dtype, self.shape, self.read, self.release, self.is_view)
+        return LazyTensor(*common) if like is None else PackedTensor(*common, like=like)
 
 
 @dataclass(frozen=True)
 class PackedTensor(LazyTensor):
-    """A lazy tensor whose bytes are fewer than its dtype's. stored: bytes for a weight. layout: the name of its way."""
+    """A lazy tensor that is read as a quantized one. like: such a one; its numbers need not be there.
 
-    stored: float = 0.0
-    layout: str = ""
+    Derived ones stay packed where the layout allows it.
+    """
+
+    like: QuantizedTensor = field(kw_only=True)
 
     @property
     def nbytes(self) -> int:
         """Size in bytes as it is kept."""
-        return round(prod(self.shape) * self.stored)
+        return self.like.nbytes
+
+    @property
+    def layout(self) -> str:
+        """The name of its layout."""
+        return self.like.packing.name
+
+    def reshape(self, *shape: int) -> LazyTensor:
+        """The same weights in another shape."""
+        return super().reshape(*shape).packed(operations.viewed(self.like, shape))
+
+    def narrow(self, start: int, length: int) -> LazyTensor:
+        """Rows start … start + length of the first axis."""
+        return super().narrow(start, length).packed(operations.chosen(self.like, slice(start, start + length)))
+
+    def transpose(self) -> LazyTensor:
+        """A matrix, transposed."""
+        return super().transpose().packed(self.like.turned())
+
+    def swapped(self) -> LazyTensor:
+        """The second half of the rows, then the first."""
+        half = self.shape[0] // 2
+        halves = [operations.chosen(self.like, one) for one in (slice(-half, None), slice(-half))] if half else []
+        packed = [one for one in halves if one is not None]
+        return super().swapped().packed(operations.joined(packed) if len(packed) == 2 else None)

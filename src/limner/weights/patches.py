@@ -17,6 +17,7 @@ from limner.errors import BadInput
 from limner.weights.adapters import Adapter, AdapterTensors, match
 from limner.weights.adapters.plain import Difference, Replacement
 from limner.weights.header import CheckpointHeader
+from limner.weights.quant.tensor import QuantizedTensor, as_floats, is_kept, requantize
 
 _log = logging.getLogger(__name__)
 
@@ -126,8 +127,12 @@ class Patches:
         """Each weight with its patches."""
         return ((key, self[key]) for key in self)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shapes of those weights that become larger."""
+        return self._shapes
+
+    @cached_property
+    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         growing = (patch for patch in self.entries if patch.strength and patch.offset is None)
         return {patch.key: patch.adapter.shape for patch in growing if patch.adapter.shape is not None}
 
@@ -140,7 +145,22 @@ class Patches:
 
         A patch whose shape does not fit is left out with a warning: the picture is then as without that part.
         """
-        return calculate_weight(self[key], weight.to(torch.float32), key) if key in self else weight
+        return calculate_weight(self[key], as_floats(weight).to(torch.float32), key) if key in self else weight
+
+    def apply_kept(self, key: str, weight: Tensor) -> Tensor:
+        """The same, and what was quantized is quantized again, if its layout is written and its shape has not changed.
+
+        It is rounded at random, for many changes are smaller than a step; for one key always alike.
+        """
+        changed = self.apply(key, weight)
+        if key in self and isinstance(weight, QuantizedTensor) and is_kept(weight, tuple(changed.shape)):
+            return requantize(weight, changed, seed_of(key))
+        return changed
+
+
+def seed_of(key: str) -> int:
+    """What a weight is rounded by."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "little")
 
 
 def calculate_weight(

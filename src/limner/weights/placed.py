@@ -1,24 +1,25 @@
 """A network whose weights stay on the device, or wait in a file or in pinned memory and are brought when used.
 
 Where a weight is never changes what is computed: patches are applied to the raw weight on the device and the result is
-rounded to the dtype that weights are kept in, whether it then stays or not.
+rounded to the dtype that weights are kept in, whether it then stays or not. Quantized weights cross as they are, and
+are quantized again when they are patched, where their layout is written at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from limner.memory.streaming import ALIGNMENT, Piece, Streamed
+from limner.memory.streaming import Piece, Streamed, footprint, put
 from limner.memory.units import Target, Unit, Units
-from limner.weights.lazy import LazyTensor
+from limner.weights.lazy import LazyTensor, PackedTensor
 from limner.weights.ops import Streams
 from limner.weights.patches import Patches
+from limner.weights.quant.tensor import QuantizedTensor, is_kept
 
 if TYPE_CHECKING:
     from limner.memory.pinned import PinnedMemory
@@ -31,6 +32,8 @@ CONVOLUTION = 3
 """Axes of a weight from which on it is a convolution's."""
 PATCHING = 3
 """Float32 copies of a weight that patching it takes at once: the weight, its change, and their sum."""
+REQUANTIZING = 5
+"""The same of a quantized one: its numbers in steps, and those rounded, besides."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class _Module:
         return [self.prefix + leaf for leaf in self.leaves]
 
 
+@dataclass(frozen=True)
+class _Pin:
+    """A weight that waits in locked memory, and that memory: of a quantized one, all that it is made of."""
+
+    weight: nn.Parameter
+    memory: Tensor
+
+
 class PlacedNetwork:
     """The network of a source for one device and dtype. Nothing is resident until `bring`.
 
@@ -62,10 +73,11 @@ class PlacedNetwork:
         self.network = network
         self.source = source
         self.target = target
+        self._storage = source.storage(target.dtype)
         self._modules = _modules_of(network)
         self._patches = source.patches
         self._resident: set[int] = set()
-        self._pins: dict[int, dict[str, nn.Parameter]] = {}
+        self._pins: dict[int, dict[str, _Pin]] = {}
         self._pinned: PinnedMemory | None = None
         self.units = Units(self._unit(one) for one in self._modules)
         for index in range(len(self._modules)):
@@ -85,7 +97,7 @@ class PlacedNetwork:
     @property
     def pinned(self) -> int:
         """Bytes of page-locked memory that units wait in."""
-        return sum(value.nbytes for pins in self._pins.values() for value in pins.values())
+        return sum(pin.memory.nbytes for pins in self._pins.values() for pin in pins.values())
 
     def bring(self, indexes: Collection[int]) -> None:
         """Put units on the device, patched, one after the other; the file's pages are given back after each."""
@@ -130,12 +142,11 @@ class PlacedNetwork:
         for index, one in enumerate(self._modules):
             if index in self._resident or index in self._pins or self.units[index].fixed or not memory.has_room:
                 continue
-            pins: dict[str, nn.Parameter] = {}
+            pins: dict[str, _Pin] = {}
             for leaf in one.leaves:
-                waiting = self._waiting(one.prefix + leaf).clone(memory_format=torch.contiguous_format)
-                copy = nn.Parameter(waiting, requires_grad=False)
-                if copy.is_floating_point() and memory.pin(copy):
-                    pins[leaf] = copy
+                pin = _locked(self._waiting(one.prefix + leaf), memory)
+                if pin is not None:
+                    pins[leaf] = pin
                     self.source.tensors[one.prefix + leaf].release()
             if pins:
                 self._pins[index] = pins
@@ -151,22 +162,29 @@ class PlacedNetwork:
     def _unit(self, one: _Module) -> Unit:
         """What a module's weights take here and there."""
         resident = moved = streamed = making = packed = 0
-        compute = self.target.compute or self.target.dtype or torch.float32
-        for name in one.names():
-            entry, key = self.source.tensors[name], self.source.prefix + name
-            shape = self._patches.shapes().get(key, entry.shape) if key in self._patches else entry.shape
-            if self.target.device.type == "cpu" and len(shape) >= CONVOLUTION:
-                packed = max(packed, prod(shape) * compute.itemsize)
+        compute = self._compute
+        for leaf in one.leaves:
+            name = one.prefix + leaf
+            entry, kept = self.source.tensors[name], self._like(name)
+            size = kept.numel()
+            if self.target.device.type == "cpu" and kept.ndim >= CONVOLUTION:
+                packed = max(packed, size * compute.itemsize)
+            if isinstance(entry, PackedTensor) and kept.ndim > 1:
+                packed = max(packed, size * (torch.float32.itemsize + compute.itemsize))
             if self._is_view(name):
                 continue
-            resident += prod(shape) * self._dtype(entry).itemsize
+            piece = self._piece_of(name)
+            resident += kept.nbytes
             moved += entry.nbytes
-            streamed += -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
-            floats = PATCHING * prod(shape) * 4 if key in self._patches else 0
-            if self._dtype(entry) != entry.dtype or compute != entry.dtype or floats:
-                streamed += prod(shape) * compute.itemsize
-                making = max(making, entry.nbytes + floats)
+            streamed += piece.nbytes(compute)
+            if not piece.is_raw(compute):
+                copies = REQUANTIZING if isinstance(entry, PackedTensor) else PATCHING
+                making = max(making, entry.nbytes + (0 if piece.patch is None else copies * size * 4))
         return Unit(one.prefix.removesuffix("."), resident, streamed, moved, not one.order, making, packed)
+
+    @property
+    def _compute(self) -> torch.dtype:
+        return self.target.compute or self._storage or torch.float32
 
     def _has_patches(self, index: int) -> bool:
         return any(self.source.prefix + name in self._patches for name in self._modules[index].names())
@@ -178,7 +196,7 @@ class PlacedNetwork:
             self.target.device.type == "cpu"
             and not self.target.streamer.is_accelerator
             and entry.is_view
-            and self._dtype(entry) == entry.dtype
+            and (isinstance(entry, PackedTensor) or self._dtype(entry) == entry.dtype)
             and self.source.prefix + name not in self._patches
             and self._layout(entry) == torch.contiguous_format
         )
@@ -186,17 +204,27 @@ class PlacedNetwork:
     def _dtype(self, entry: LazyTensor) -> torch.dtype:
         if not entry.dtype.is_floating_point:
             return entry.dtype
-        wanted = self.target.dtype or entry.dtype
+        wanted = self._storage or entry.dtype
         # Norms and biases are too few to be worth eight bits.
         return torch.float32 if wanted in FLOATS_OF_A_BYTE and len(entry.shape) < 2 else wanted
 
+    def _like(self, name: str) -> Tensor:
+        """What a weight is like as it is kept on the device, perhaps without its numbers."""
+        entry, key = self.source.tensors[name], self.source.prefix + name
+        shape, dtype = entry.shape, self._dtype(entry)
+        if key in self._patches:
+            shape = self._patches.shapes().get(key, entry.shape)
+        if isinstance(entry, PackedTensor) and (key not in self._patches or is_kept(entry.like, shape)):
+            return entry.like.to(dtype)
+        return torch.empty(shape, dtype=dtype, device="meta")
+
     def _layout(self, entry: LazyTensor) -> torch.memory_format:
-        wide = self.target.channels_last and len(entry.shape) == 4
+        wide = self.target.channels_last and len(entry.shape) == 4 and not isinstance(entry, PackedTensor)
         return torch.channels_last if wide else torch.contiguous_format
 
     def _patch(self, name: str) -> Callable[[Tensor], Tensor] | None:
         key, patches, dtype = self.source.prefix + name, self._patches, self._dtype(self.source.tensors[name])
-        return (lambda raw: patches.apply(key, raw).to(dtype)) if key in patches else None
+        return (lambda raw: patches.apply_kept(key, raw).to(dtype)) if key in patches else None
 
     def _kept(self, name: str) -> Tensor:
         """A weight as it stays on the device."""
@@ -226,37 +254,34 @@ class PlacedNetwork:
             return
         pins = self._pins.get(index, {})
         for leaf in one.leaves:
-            _put(one.module, leaf, pins.get(leaf, self._shown(one.prefix + leaf)))
+            _put(one.module, leaf, pins[leaf].weight if leaf in pins else self._shown(one.prefix + leaf))
         if all(self._is_view(name) for name in one.names()):
             self._leave_stream(one.module)
             return
-        pieces = tuple(self._piece(one, leaf, pins) for leaf in one.order)
-        dtype = self.target.compute or self.target.dtype or torch.float32
+        pieces = tuple(
+            self._piece_of(one.prefix + leaf, pins.get(leaf)) if leaf in one.leaves else None for leaf in one.order
+        )
         self._leave_stream(one.module)
-        one.module.streamed = Streamed(self.target.streamer, pieces, dtype)  # type: ignore[assignment]
+        one.module.streamed = Streamed(self.target.streamer, pieces, self._compute)  # type: ignore[assignment]
 
     def _shown(self, name: str) -> Tensor:
         """What is seen of a weight that waits: a view of the file, or numbers that are none where it has none."""
         entry = self.source.tensors[name]
         if entry.is_view or not entry.dtype.is_floating_point:
-            return entry.read()
+            return entry.read().to(self._dtype(entry)) if isinstance(entry, PackedTensor) else entry.read()
         return torch.full((1,), torch.nan).to(entry.dtype).expand(entry.shape)
 
-    def _piece(self, one: _Module, leaf: str, pins: Mapping[str, nn.Parameter]) -> Piece | None:
-        if leaf not in one.leaves:
-            return None
-        name = one.prefix + leaf
-        entry, pin = self.source.tensors[name], pins.get(leaf)
-        key = self.source.prefix + name
-        grown = self._patches.shapes().get(key, entry.shape) if key in self._patches else entry.shape
-        return Piece(
-            entry.read if pin is None else (lambda: pin),
-            entry.dtype if pin is None else pin.dtype,
-            self._dtype(entry),
-            tuple(grown),
-            self._layout(entry),
-            self._patch(name),
-        )
+    def _piece_of(self, name: str, pin: _Pin | None = None) -> Piece:
+        entry = self.source.tensors[name]
+        raw: Tensor
+        if pin is not None:
+            raw = pin.weight
+        elif isinstance(entry, PackedTensor):
+            raw = entry.like
+        else:
+            raw = torch.empty(entry.shape, dtype=entry.dtype, device="meta")
+        host = entry.read if pin is None else (lambda: pin.weight)
+        return Piece(host, raw, self._like(name), self._layout(entry), self._patch(name))
 
     def _unstream(self, index: int) -> None:
         self._unpin(index)
@@ -274,8 +299,8 @@ class PlacedNetwork:
         if not pins or self._pinned is None:
             return
         self.target.streamer.synchronize()  # no copy from it may be under way
-        for value in pins.values():
-            self._pinned.unpin(value)
+        for pin in pins.values():
+            self._pinned.unpin(pin.memory)
 
     def _in_order(self) -> None:
         """What is used after what, before it is known: the order in which the network has its modules."""
@@ -293,6 +318,18 @@ def _modules_of(network: nn.Module) -> list[_Module]:
         if leaves:
             found.append(_Module(module, f"{name}." if name else "", leaves))
     return found
+
+
+def _locked(waiting: Tensor, memory: PinnedMemory) -> _Pin | None:
+    """A copy of a weight in locked memory; None where that was not to be had."""
+    if isinstance(waiting, QuantizedTensor):
+        room = torch.empty(footprint(waiting), dtype=torch.uint8)
+        weight, _ = put(waiting, room, 0)
+        if not memory.pin_inner([room]):
+            return None
+        return _Pin(nn.Parameter(weight, requires_grad=False), room)
+    copy = nn.Parameter(waiting.clone(memory_format=torch.contiguous_format), requires_grad=False)
+    return _Pin(copy, copy) if copy.is_floating_point() and memory.pin(copy) else None
 
 
 def _put(module: nn.Module, leaf: str, value: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -15,9 +16,10 @@ from limner.memory import backends
 from limner.memory.streaming import Streamer
 from limner.memory.units import Target
 from limner.weights.adapters import Adapter
-from limner.weights.lazy import LazyTensor
+from limner.weights.lazy import LazyTensor, PackedTensor
 from limner.weights.patches import Patches
-from limner.weights.placed import PlacedNetwork
+from limner.weights.placed import FLOATS_OF_A_BYTE, PlacedNetwork
+from limner.weights.quant.tensor import as_floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +49,23 @@ class NetworkSource:
         return self.patches.digest
 
     def nbytes(self, dtype: torch.dtype | None) -> int:
-        """Bytes of all its tensors in `dtype`; None: as they are in the file."""
-        if dtype is None:
-            return sum(entry.nbytes for entry in self.tensors.values())
-        return sum(prod(entry.shape) for entry in self.tensors.values()) * dtype.itemsize
+        """Bytes of all its tensors kept in `dtype`; None: as they are in the file. Quantized ones stay as they are."""
+        return sum(self._bytes_of(entry, dtype) for entry in self.tensors.values())
+
+    def _bytes_of(self, entry: LazyTensor, dtype: torch.dtype | None) -> int:
+        if dtype is None or isinstance(entry, PackedTensor):
+            return entry.nbytes
+        return prod(entry.shape) * (self.storage(dtype) or entry.dtype).itemsize
+
+    def storage(self, dtype: torch.dtype | None) -> torch.dtype | None:
+        """In which dtype weights are kept that are wanted in `dtype`: as in the file (None) for floats of eight bits
+        where the file is quantized, for it says of each layer how precise it must be.
+        """
+        return None if dtype in FLOATS_OF_A_BYTE and self._is_quantized else dtype
+
+    @cached_property
+    def _is_quantized(self) -> bool:
+        return any(isinstance(entry, PackedTensor) for entry in self.tensors.values())
 
     def place(self, target: Target) -> PlacedNetwork:
         """The network for a device and a dtype, for inference; nothing is on the device before its units are brought.
@@ -80,8 +95,13 @@ class NetworkSource:
         return placed.network
 
     def patched(self, name: str) -> Tensor:
-        """One weight with its patches, in float32 when it has any, else as it is in the file."""
-        return self.patches.apply(self.prefix + name, self.tensors[name].read())
+        """One weight with its patches, in float32 when it has any, else as it is in the file; never quantized."""
+        return as_floats(self.patches.apply(self.prefix + name, self.tensors[name].read()))
+
+    def kept(self, name: str) -> Tensor:
+        """One weight with its patches as a file keeps it: in its own dtype, quantized as it was."""
+        entry = self.tensors[name]
+        return self.patches.apply_kept(self.prefix + name, entry.read()).to(entry.dtype)
 
     def as_patches(self) -> dict[str, Adapter]:
         """Its patched weights as patches of another network, by patch key: what merging of models is made of."""

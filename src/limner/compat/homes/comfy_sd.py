@@ -233,7 +233,7 @@ def save_checkpoint(
     del clip_vision
     tensors: dict[str, Tensor] = dict(extra_keys or {})
     for name in model.source.tensors:
-        tensors[f"model.{model.source.prefix}{name}"] = model.source.patched(name).contiguous()
+        tensors[f"model.{model.source.prefix}{name}"] = model.source.kept(name).contiguous()
     if clip is not None:
         tensors |= saving.clip_tensors(clip, model.family)
     for name, tensor in (vae.get_sd() if vae is not None else {}).items():

@@ -107,7 +107,7 @@ def combined(
         elif leaf == "weight" and up is not None and down is not None and name in base.tensors:
             found[name] = _changed(base, name, up, down)
         elif name in base.tensors:
-            found[name] = replace(base.tensors[name], read=partial(base.patched, name), is_view=False)
+            found[name] = replace(base.tensors[name], read=partial(base.kept, name), is_view=False)
     return found
 
 
@@ -118,7 +118,7 @@ def _changed(base: NetworkSource, name: str, up: LazyTensor, down: LazyTensor) -
         change = up.read().float().flatten(1) @ down.read().float().flatten(1)
         return (base.patched(name).float() + change.reshape(entry.shape)).to(entry.dtype)
 
-    return replace(entry, read=read, is_view=False)
+    return replace(entry, read=read, is_view=False).packed(None)
 
 
 def make(kind: ControlKind, file: ControlFile) -> ControlBase:

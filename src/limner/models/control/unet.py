@@ -28,6 +28,7 @@ from limner.models.unet import UNet, UNetConfig, timestep_embedding
 from limner.weights import CheckpointHeader
 from limner.weights.lazy import LazyTensor
 from limner.weights.ops import Conv2d, Linear
+from limner.weights.quant import as_floats
 
 HINT_LAYERS = (0, 2, 4, 6, 8, 10, 12, 14)
 """Where the convolutions of `input_hint_block` stand; those at 4, 8 and 12 halve the size."""
@@ -275,9 +276,9 @@ def _added(entry: LazyTensor, base: Any, name: str) -> LazyTensor:
     """A difference and the base's patched weight, read when it is needed."""
 
     def read() -> Tensor:
-        return (entry.read().float() + base.patched(name).float()).to(entry.dtype)
+        return (as_floats(entry.read()).float() + base.patched(name).float()).to(entry.dtype)
 
-    return replace(entry, read=read, is_view=False)
+    return replace(entry, read=read, is_view=False).packed(None)
 
 
 CONTROL = ControlKind(

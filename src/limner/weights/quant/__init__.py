@@ -8,7 +8,7 @@ from limner.weights.quant.parts import Parts, matrix_shape
 from limner.weights.quant.quality import sqnr
 from limner.weights.quant.registry import REGISTRY, Operation, Registry
 from limner.weights.quant.rounding import Rounding
-from limner.weights.quant.tensor import QuantizedTensor, quantize, requantize
+from limner.weights.quant.tensor import QuantizedTensor, as_floats, quantize, requantize
 
 FLOATS = _operations.FLOATS
 
@@ -25,6 +25,7 @@ __all__ = [
     "QuantizedTensor",
     "Registry",
     "Rounding",
+    "as_floats",
     "computing",
     "counting_fallbacks",
     "matrix_shape",

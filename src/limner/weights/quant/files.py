@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
-from math import prod
 
 import torch
 from torch import Tensor
@@ -105,11 +104,10 @@ def _entry(header: CheckpointHeader, stored: Stored, usual: torch.dtype) -> Lazy
         for one in stored.tensors.values():
             one.release()
 
-    shape = made({name: _seen(one, name) for name, one in stored.tensors.items()}).shape
-    size = sum(one.nbytes for one in stored.tensors.values())
-    return PackedTensor(
-        dtype, shape, read, release, stored=size / max(prod(shape), 1), layout=stored.layout.name
-    )  # fmt: skip
+    seen = made({name: _seen(one, name) for name, one in stored.tensors.items()})
+    like = QuantizedTensor.of(stored.layout, seen.map(lambda one: one.to("meta")))
+    views = all(one.is_view for one in stored.tensors.values()) and seen.numbers.is_contiguous()
+    return PackedTensor(dtype, seen.shape, read, release, views, like=like)
 
 
 def _seen(entry: LazyTensor, name: str) -> Tensor:

@@ -14,17 +14,12 @@ from limner.errors import BadInput, NotFound
 from limner.weights.header import CheckpointHeader
 from limner.weights.lazy import LazyTensor
 from limner.weights.quant.layout import Layout
+from limner.weights.quant.operations import ROWWISE
 from limner.weights.quant.registry import REGISTRY
 
 WEIGHT = ".weight"
 BESIDE = ("weight_scale", "weight_scale_2", "pre_quant_scale", "input_scale")
 """Tensors beside `<layer>.weight`, by what the guide calls them."""
-ROWWISE = {
-    "float8_e4m3fn": "float8_e4m3fn_rowwise",
-    "float8_e5m2": "float8_e5m2_rowwise",
-    "int8_tensorwise": "int8_rowwise",
-}
-"""Layouts with one scale, and the same with one for each row: files call both by the name of the first."""
 MOST_PER_NUMBER = 16
 """Weights that a stored number stands for at most; a shape that says more is a lie."""
 BROKEN = "The file is incomplete, damaged or of another form; get a complete one."

@@ -4,6 +4,7 @@ replace by something of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any
@@ -18,6 +19,13 @@ from limner.weights.quant.tensor import QuantizedTensor
 aten = torch.ops.aten
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Dtypes that a quantized tensor can be said to stand for."""
+INPUT = "input_scale"
+ROWWISE = {
+    "float8_e4m3fn": "float8_e4m3fn_rowwise",
+    "float8_e5m2": "float8_e5m2_rowwise",
+    "int8_tensorwise": "int8_rowwise",
+}
+"""Layouts with one scale, and the same with one for each row: files call both by the name of the first."""
 
 
 def _dense(value: Any) -> Any:
@@ -213,6 +221,12 @@ def embedding(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return NotImplemented if rows is None else weight.packing.dequantize(rows).reshape(*ids.shape, -1)
 
 
+def chosen(weight: QuantizedTensor, index: slice | Tensor) -> QuantizedTensor | None:
+    """Rows of the first axis, still quantized; None where the layout does not cut them."""
+    rows = None if weight._transposed else weight.packing.chosen_rows(weight.parts, index)
+    return None if rows is None else weight.with_parts(rows, weight._shares)
+
+
 @REGISTRY.on(Layout, aten.index_select.default)
 def index_select(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Rows, still quantized."""
@@ -222,10 +236,8 @@ def index_select(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
 
 
 def _rows(weight: QuantizedTensor, dim: int, index: slice | Tensor) -> Any:
-    if weight._transposed or dim % weight.ndim:
-        return NotImplemented
-    rows = weight.packing.chosen_rows(weight.parts, index)
-    return NotImplemented if rows is None else weight.with_parts(rows, weight._shares)
+    rows = None if dim % weight.ndim else chosen(weight, index)
+    return NotImplemented if rows is None else rows
 
 
 @REGISTRY.on(Layout, aten.slice.Tensor)
@@ -275,16 +287,46 @@ def select(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 @REGISTRY.on(Layout, aten.cat.default)
 def cat(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Rows of several weights in one layout whose scales go by row or block stay as they are."""
+    """Rows of several weights stay packed where `joined` can."""
     del func
     weights, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0)
-    if dim or not all(isinstance(one, QuantizedTensor) and not one._transposed for one in weights):
+    if dim or not all(isinstance(one, QuantizedTensor) for one in weights):
         return NotImplemented
-    first = weights[0]
-    if any(one.packing is not first.packing for one in weights):
-        return NotImplemented
-    joined = first.packing.joined([one.parts for one in weights])
-    return NotImplemented if joined is None else first.with_parts(joined)
+    whole = joined(weights)
+    return NotImplemented if whole is None else whole
+
+
+def joined(weights: Sequence[QuantizedTensor]) -> QuantizedTensor | None:
+    """Rows of several weights, one after the other; None where they are not of one kind.
+
+    Scales go by row or block and stay as they are; one for a whole weight becomes one for each of its rows. Of fixed
+    scales of inputs the largest holds for all, so that nothing is cut off.
+    """
+    if any(one._transposed for one in weights):
+        return None
+    rows = weights if len({one.packing for one in weights}) == 1 else [by_rows(one) for one in weights]
+    for several in (rows, [by_rows(one) for one in weights]):
+        first = several[0]
+        if any(one.packing is not first.packing for one in several):
+            continue
+        fixed = [one.parts.tensors.get(INPUT) for one in several]
+        whole = first.packing.joined([one.parts.with_tensor(INPUT, None) for one in several])
+        if whole is None or any((one is None) != (fixed[0] is None) for one in fixed):
+            continue
+        scales = [one for one in fixed if one is not None]
+        largest = torch.stack(scales).amax() if scales else None
+        return QuantizedTensor.of(first.packing, whole.with_tensor(INPUT, largest))
+    return None
+
+
+def by_rows(weight: QuantizedTensor) -> QuantizedTensor:
+    """A weight with one scale as the same weight with that scale for each row; any other as it is."""
+    name = ROWWISE.get(weight.packing.name)
+    if name is None or weight._transposed:
+        return weight
+    parts = weight.parts
+    scale = parts.tensors["scale"].reshape(1, 1).repeat(parts.rows, 1)
+    return QuantizedTensor.of(REGISTRY.find(name), parts.with_tensor("scale", scale))
 
 
 @REGISTRY.on(Layout, aten.t.default)
@@ -295,8 +337,7 @@ def transpose(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     weight = args[0]
     if weight.ndim != 2:
         return NotImplemented if weight.ndim > 2 else weight
-    parts = weight.parts.map(lambda one: one.detach())
-    return QuantizedTensor.of(weight.packing, parts, not weight._transposed, weight._shares)
+    return weight.turned()
 
 
 @REGISTRY.on(Layout, aten.transpose.int)
@@ -338,7 +379,13 @@ def squeeze(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _viewed(weight: QuantizedTensor, shape: tuple[int, ...]) -> Any:
+    found = viewed(weight, shape)
+    return NotImplemented if found is None else found
+
+
+def viewed(weight: QuantizedTensor, shape: tuple[int, ...]) -> QuantizedTensor | None:
+    """The same weights in another shape; None where the scales do not allow it."""
     if weight._transposed:
-        return NotImplemented
+        return None
     parts = weight.packing.viewed(weight.parts.map(lambda one: one.detach()), shape)
-    return NotImplemented if parts is None else weight.with_parts(parts, weight._shares)
+    return None if parts is None else weight.with_parts(parts, weight._shares)

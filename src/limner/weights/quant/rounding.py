@@ -37,13 +37,13 @@ class Rounding:
     @classmethod
     def seeded(cls, seed: int | None, device: torch.device) -> Rounding:
         """At random from a seed, the same for the same seed; to the nearest for None."""
-        return cls(None if seed is None else torch.Generator(device).manual_seed(seed))
+        return cls(None if seed is None else _generator(device).manual_seed(seed))
 
     def integer(self, x: Tensor) -> Tensor:
         """x: float32 → whole numbers in float32."""
         if self.generator is None:
             return x.round()
-        return (x + torch.rand(x.shape, generator=self.generator, device=x.device)).floor()
+        return (x + self._random(x, self.generator)).floor()
 
     def to_grid(self, x: Tensor, grid: Grid) -> Tensor:
         """x: float32 → numbers of the grid in float32; larger ones become the largest."""
@@ -65,7 +65,19 @@ class Rounding:
         part = ((x - low) / (high - low)).clamp(0, 1)
         if self.generator is None:
             return upper - 1 + (part > 0.5).long()
-        return upper - 1 + (torch.rand(x.shape, generator=self.generator, device=x.device) < part).long()
+        return upper - 1 + (self._random(x, self.generator) < part).long()
+
+    @staticmethod
+    def _random(x: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.rand(x.shape, generator=generator, device=generator.device).to(x.device)
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    """The device's; the CPU's for one that makes no random numbers."""
+    try:
+        return torch.Generator(device)
+    except RuntimeError:
+        return torch.Generator()
 
 
 def pad_columns(matrix: Tensor, block: int) -> Tensor:

@@ -102,6 +102,11 @@ class QuantizedTensor(Tensor):
         dense = self._layout.dequantize(self.parts)
         return dense.t() if self._transposed else dense
 
+    def turned(self) -> QuantizedTensor:
+        """A matrix the other way round: a mark, nothing moves."""
+        parts = self.parts.map(lambda one: one.detach())
+        return QuantizedTensor.of(self._layout, parts, not self._transposed, self._shares)
+
     def inner_tensors(self) -> dict[str, Tensor]:
         """Every tensor that it keeps, by name: what moves, is pinned and counted."""
         return self.parts.all_tensors()
@@ -313,6 +318,16 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 def quantize(tensor: Tensor, layout: str | Layout, **options: Any) -> QuantizedTensor:
     """A tensor of floats in a layout; options are those of the layout's `quantize`."""
     return QuantizedTensor.from_float(tensor, layout, **options)
+
+
+def as_floats(weight: Tensor) -> Tensor:
+    """What a tensor stands for, where it is quantized; else itself."""
+    return weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
+
+
+def is_kept(weight: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a weight that changes to one of this shape stays quantized."""
+    return isinstance(weight, QuantizedTensor) and weight.packing.writes and tuple(weight.shape) == shape
 
 
 def requantize(weight: QuantizedTensor, dense: Tensor, seed: int | None = None) -> QuantizedTensor:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from limner.weights.header import CheckpointHeader
-from limner.weights.quant.form import ROWWISE, WEIGHT, Form, Found, Stored, bad, parsed
+from limner.weights.quant.form import WEIGHT, Form, Found, Stored, bad, parsed
+from limner.weights.quant.operations import ROWWISE
 from limner.weights.quant.registry import REGISTRY
 
 NAMES = "tensor_names"
