@@ -100,6 +100,14 @@ def _entry(header: CheckpointHeader, stored: Stored, usual: torch.dtype) -> Lazy
     def read() -> Tensor:
         return QuantizedTensor.of(stored.layout, made({name: one.read() for name, one in stored.tensors.items()}))
 
+    def read_once() -> Tensor:  # views of a file take no memory, and need not be looked at again
+        if not kept:
+            with torch.inference_mode(False):
+                kept.append(read())
+        return kept[0]
+
+    kept: list[Tensor] = []
+
     def release() -> None:
         for one in stored.tensors.values():
             one.release()
@@ -107,7 +115,7 @@ def _entry(header: CheckpointHeader, stored: Stored, usual: torch.dtype) -> Lazy
     seen = made({name: _seen(one, name) for name, one in stored.tensors.items()})
     like = QuantizedTensor.of(stored.layout, seen.map(lambda one: one.to("meta")))
     views = all(one.is_view for one in stored.tensors.values()) and seen.numbers.is_contiguous()
-    return PackedTensor(dtype, seen.shape, read, release, views, like=like)
+    return PackedTensor(dtype, seen.shape, read_once if views else read, release, views, like=like)
 
 
 def _seen(entry: LazyTensor, name: str) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from limner.weights.quant.rounding import in_blocks
+from limner.weights.quant.rounding import in_blocks, table
 
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
@@ -34,7 +34,7 @@ def _half(blocks: Tensor, start: int) -> Tensor:
 
 def _bits(packed: Tensor, shifts: range, mask: int) -> Tensor:
     """packed: (n, groups, width) → (n, groups · shifts · width): each group's first bits, then its next."""
-    shift = torch.tensor(list(shifts), dtype=torch.uint8, device=packed.device)
+    shift = table(shifts, packed.device, torch.uint8)
     return ((packed[:, :, None, :] >> shift[:, None]) & mask).flatten(1)
 
 
@@ -128,7 +128,7 @@ def q6_k(blocks: Tensor) -> Tensor:
 
 
 def _iq4(codes: Tensor) -> Tensor:
-    return torch.tensor(IQ4_VALUES, dtype=torch.float32, device=codes.device)[codes.int()]
+    return table(IQ4_VALUES, codes.device)[codes.int()]
 
 
 def iq4_nl(blocks: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -169,9 +170,7 @@ class Layout(ABC):
 
     def expected(self, shape: tuple[int, ...], **options: Any) -> Parts:
         """Shapes and dtypes of the parts of a weight of that shape, on the meta device."""
-        own = {name: one for name, one in options.items() if name not in OF_LAYERS}
-        numbers, tensors, plain = self.encode(torch.empty(matrix_shape(shape), device="meta"), Rounding(), None, **own)
-        return Parts(numbers.reshape(shape) if self.elementwise else numbers, shape, torch.float32, tensors, plain)
+        return _expected(self, shape, tuple(sorted((k, one) for k, one in options.items() if k not in OF_LAYERS)))
 
     def scale(self, parts: Parts, name: str = "scale") -> Tensor:
         """A scale, float32: one number, or one for each row as (rows, 1)."""
@@ -259,11 +258,28 @@ class Layout(ABC):
 
     def chosen_columns(self, parts: Parts, index: slice) -> Parts | None:
         """Columns of a matrix; None where blocks would be cut."""
-        if not self.slices or not self.elementwise or self.block or len(parts.shape) != 2:
+        if not self.slices or len(parts.shape) != 2:
             return None
-        tensors = {name: one[index] if name == "pre_quant_scale" else one for name, one in parts.tensors.items()}
-        numbers = parts.numbers[:, index]
-        return replace(parts, numbers=numbers, tensors=tensors, shape=tuple(numbers.shape))
+        start, stop, step = index.indices(parts.columns)
+        block = parts.plain.get("group", self.block)
+        smooth = {name: one[index] for name, one in parts.tensors.items() if name == "pre_quant_scale"}
+        if not block and self.elementwise:
+            shape = (parts.rows, len(range(start, stop, step)))
+            return replace(parts, numbers=parts.numbers[:, index], tensors={**parts.tensors, **smooth}, shape=shape)
+        if not block or step != 1 or start % block or (stop % block and stop != parts.columns) or stop <= start:
+            return None
+        blocks = -(-parts.columns // block)
+        whole = slice(start // block, -(-stop // block))
+        width = parts.numbers.shape[1] // blocks
+        cut = {
+            name: one[:, whole]
+            for name, one in parts.tensors.items()
+            if name not in OF_INPUTS and one.ndim > 1 and one.shape[1] == blocks
+        }
+        numbers = parts.numbers[:, whole.start * width : whole.stop * width]
+        return replace(
+            parts, numbers=numbers, tensors={**parts.tensors, **smooth, **cut}, shape=(parts.rows, stop - start)
+        )
 
     def joined(self, several: Sequence[Parts]) -> Parts | None:
         """Rows of several weights, one after the other; None where one has a scale for all of it, or one of inputs."""
@@ -373,6 +389,14 @@ class Layout(ABC):
         """A scale as float32, where it is stored as something else."""
         del name
         return value.float()
+
+
+@lru_cache(1024)
+def _expected(layout: Layout, shape: tuple[int, ...], options: tuple[tuple[str, Any], ...]) -> Parts:
+    """A weight's parts without numbers; made once, as torch takes milliseconds to compute nothing."""
+    matrix = torch.empty(matrix_shape(shape), device="meta")
+    numbers, tensors, plain = layout.encode(matrix, Rounding(), None, **dict(options))
+    return Parts(numbers.reshape(shape) if layout.elementwise else numbers, shape, torch.float32, tensors, plain)
 
 
 def _seen_as(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +79,11 @@ def _generator(device: torch.device) -> torch.Generator:
         return torch.Generator(device)
     except RuntimeError:
         return torch.Generator()
+
+
+def table(values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Numbers that a layout is defined by on a device, which the computer does not wait for."""
+    return torch.tensor(list(values), dtype=dtype).to(device, non_blocking=True)
 
 
 def pad_columns(matrix: Tensor, block: int) -> Tensor:

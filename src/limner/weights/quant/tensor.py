@@ -48,7 +48,7 @@ class QuantizedTensor(Tensor):
     def of(cls, layout: Layout, parts: Parts, transposed: bool = False, shares: bool = False) -> QuantizedTensor:
         """Parts in a layout. transposed: a matrix the other way round. shares: its parts are another tensor's too."""
         shape = parts.shape[::-1] if transposed else parts.shape
-        strides = torch.empty(parts.shape, device="meta").stride()
+        strides = _strides(parts.shape)
         made: QuantizedTensor = Tensor._make_wrapper_subclass(
             cls,
             shape,
@@ -226,6 +226,15 @@ class QuantizedTensor(Tensor):
     ) -> Any:
         """Do an operation, see the module."""
         return dispatch(func, args, kwargs or {})
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of contiguous numbers. This is asked at each use of a weight; torch itself takes longer."""
+    found, step = [], 1
+    for size in reversed(shape):
+        found.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(found))
 
 
 def _as_bytes(tensor: Tensor) -> Tensor:

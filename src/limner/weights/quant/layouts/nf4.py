@@ -14,7 +14,15 @@ from torch import Tensor
 
 from limner.weights.quant.layout import Encoded, Layout
 from limner.weights.quant.parts import Parts
-from limner.weights.quant.rounding import Rounding, in_blocks, pack_nibbles, pad_columns, positive, unpack_nibbles
+from limner.weights.quant.rounding import (
+    Rounding,
+    in_blocks,
+    pack_nibbles,
+    pad_columns,
+    positive,
+    table,
+    unpack_nibbles,
+)
 
 BLOCK = 64
 VALUES = (
@@ -50,19 +58,19 @@ class NF4(Layout):
             # Rounded up: a block whose largest number is too small for it would lose its largest weight.
             tensors = {"scale": (absmax / largest).ceil().clamp(max=255).to(torch.uint8), "global_scale": largest}
             absmax = tensors["scale"].float() * largest
-        values = torch.tensor(VALUES, device=matrix.device)
+        values = table(VALUES, matrix.device)
         codes = rounding.to_codebook(blocks / positive(absmax)[..., None], values)
         return pack_nibbles(codes.flatten(1).to(torch.uint8)), tensors, {}
 
     def decode(self, parts: Parts) -> Tensor:
         """absmax · value."""
-        values = torch.tensor(VALUES, device=parts.numbers.device)
+        values = table(VALUES, parts.numbers.device)
         numbers = values[unpack_nibbles(parts.numbers).int()]
         return (in_blocks(numbers, BLOCK) * self._absmax(parts)[..., None]).flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the wider of the two gaps beside each value."""
-        values = torch.tensor(VALUES, device=parts.numbers.device)
+        values = table(VALUES, parts.numbers.device)
         gaps = values.diff()
         wider = torch.maximum(torch.cat((gaps[:1], gaps)), torch.cat((gaps, gaps[-1:])))
         steps = in_blocks(wider[unpack_nibbles(parts.numbers).int()], BLOCK) * self._absmax(parts)[..., None]

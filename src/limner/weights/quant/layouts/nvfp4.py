@@ -23,6 +23,7 @@ from limner.weights.quant.rounding import (
     pack_nibbles,
     pad_columns,
     positive,
+    table,
     unpack_nibbles,
 )
 
@@ -53,19 +54,19 @@ class NVFP4(Layout):
         # A block so small that its scale rounds to zero becomes zero: finite numbers over infinity.
         steps = torch.where(scales.float() == 0, float("inf"), scales.float() * whole)
         numbers = rounding.to_grid(blocks / steps[..., None], E2M1)
-        codes = torch.bucketize(numbers.abs(), torch.tensor(SIZES, device=matrix.device)).to(torch.uint8)
+        codes = torch.bucketize(numbers.abs(), table(SIZES, matrix.device)).to(torch.uint8)
         codes = codes | (numbers < 0).to(torch.uint8) * SIGN
         return pack_nibbles(codes.flatten(1)), {"scale": scales, "global_scale": whole}, {}
 
     def decode(self, parts: Parts) -> Tensor:
         """global · scale · number."""
-        sizes = torch.tensor((*SIZES, *(-size for size in SIZES)), device=parts.numbers.device)
+        sizes = table((*SIZES, *(-size for size in SIZES)), parts.numbers.device)
         numbers = in_blocks(sizes[unpack_nibbles(parts.numbers).int()], BLOCK)
         return (numbers * self._steps(parts)).flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the distance of neighbours, and what a block's scale loses where it is below e4m3's normal numbers."""
-        sizes = torch.tensor((*SIZES, *SIZES), device=parts.numbers.device)
+        sizes = table((*SIZES, *SIZES), parts.numbers.device)
         spacing = in_blocks(E2M1.spacing(sizes[unpack_nibbles(parts.numbers).int()]), BLOCK)
         least = E2M1.largest * 2.0 ** (E4M3.least - E4M3.mantissa - 1) * parts.tensors["global_scale"].float()
         return (spacing * self._steps(parts) * 0.5 * (1 + 1e-4) + least).flatten(1)[:, : parts.columns]
