@@ -37,7 +37,8 @@ def a_view(operation: Operation) -> Operation:
 
     @wraps(operation)
     def viewing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not torch.is_inference_mode_enabled() or args[0].is_inference():
+        compiling = torch.compiler.is_compiling()  # which cannot ask the next
+        if compiling or not torch.is_inference_mode_enabled() or args[0].is_inference():
             return operation(func, args, kwargs)
         with torch.inference_mode(False):
             return operation(func, args, kwargs)
