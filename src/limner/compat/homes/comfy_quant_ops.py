@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from limner.compat.homes.not_yet import placeholder
+from limner.errors import BadInput
 from limner.weights.quant import REGISTRY, Layout, Operation, Parts, QuantizedTensor, Rounding, note
+from limner.weights.quant.layout import OF_INPUTS, seen_as
 
 ck = placeholder("ck", "kernels")
 LINEAR = torch.ops.aten.linear.default
@@ -77,8 +79,15 @@ class TensorCoreFP8E5M2Layout(_Known):
     NAME = "float8_e5m2"
 
 
+SCALE = "weight_scale"
+
+
 class PackLayout(Layout):
-    """The class of a pack as a layout. What is registered for aten.linear on it does every layer's product."""
+    """The class of a pack as a layout. What is registered for aten.linear on it does every layer's product.
+
+    An entry of `QUANT_ALGOS` that names it says what files call it, and what they have beside a weight: `weight_scale`
+    is the class's `scale`, all others have their own names.
+    """
 
     elementwise = False
     slices = False
@@ -88,6 +97,21 @@ class PackLayout(Layout):
     def __init__(self, name: str, kind: type[QuantizedLayout]) -> None:
         self.name = name
         self.kind = kind
+        self._format = name
+        self.wanted: frozenset[str] = frozenset((SCALE,))
+        self.stored = {"scale": SCALE}
+
+    @property
+    def format(self) -> str:
+        """What files call it."""
+        return self._format
+
+    def said(self, algorithm: str, entry: Mapping[str, Any]) -> None:
+        """What an entry of `QUANT_ALGOS` tells of it."""
+        self._format, self.storage = algorithm, entry["storage_t"]
+        self.wanted = frozenset(entry["parameters"]) - OF_INPUTS
+        self.stored = {"scale" if name == SCALE else name: name for name in entry["parameters"]}
+        self.block = entry.get("group_size", 0)
 
     def quantize(self, tensor: Tensor, **options: Any) -> Parts:
         """As the pack does it."""
@@ -100,8 +124,28 @@ class PackLayout(Layout):
 
     def dequantize(self, parts: Parts) -> Tensor:
         """As the pack does it."""
-        dense = self.kind.dequantize(parts.numbers, **{**self.to_params(parts), "orig_dtype": parts.dtype})
-        return dense.reshape(parts.shape).to(parts.dtype)
+        known = {name: one for name, one in self.to_params(parts).items() if name not in OF_INPUTS}
+        return self.kind.dequantize(parts.numbers, **known).reshape(parts.shape).to(parts.dtype)
+
+    def from_file(
+        self,
+        tensors: Mapping[str, Tensor],
+        dtype: torch.dtype = torch.bfloat16,
+        shape: tuple[int, ...] | None = None,
+        layer: str = "The layer",
+        **plain: Any,
+    ) -> Parts:
+        """What a file has of it; which shapes belong together only the pack knows."""
+        missing = sorted(({"weight"} | self.wanted) - tensors.keys())
+        if missing:
+            raise BadInput(f"{layer} lacks {missing[0]}.", why=f"A weight in {self.format} needs it.")
+        numbers = seen_as(tensors["weight"], self.storage)
+        if numbers.dtype != self.storage:
+            raise BadInput(f"{layer}: weight has the dtype {numbers.dtype} instead of {self.storage}.")
+        found = {name: tensors[key] for name, key in self.stored.items() if key in tensors}
+        if self.block:
+            plain["block_size"] = self.block
+        return Parts(numbers, shape or self.shape_of(numbers), dtype, found, plain)
 
     def encode(self, matrix: Tensor, rounding: Rounding, scale: Tensor | None, **options: Any) -> Any:
         """As the pack does it, to the nearest or however it rounds."""
@@ -157,6 +201,7 @@ class _Layouts(MutableMapping[str, type[QuantizedLayout]]):
         else:
             REGISTRY.register(PackLayout(name, kind), replace=name in self._classes)
         self._classes[name] = kind
+        QUANT_ALGOS.tell(name)
 
     def __delitem__(self, name: str) -> None:
         if "NAME" not in self._classes.pop(name).__dict__:
@@ -178,6 +223,40 @@ class _Layouts(MutableMapping[str, type[QuantizedLayout]]):
         return found or layout.__name__
 
 
+class _Algorithms(MutableMapping[str, dict[str, Any]]):
+    """What files may say of a layer → how it is stored and in which layout; what is put here is understood in files."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[str, Any]] = {}
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        return self._entries[name]
+
+    def __setitem__(self, name: str, entry: dict[str, Any]) -> None:
+        self._entries[name] = entry
+        self.tell(entry["comfy_tensor_layout"])
+
+    def __delitem__(self, name: str) -> None:
+        layout = REGISTRY.get(self._entries.pop(name)["comfy_tensor_layout"])
+        if isinstance(layout, PackLayout):
+            REGISTRY.unname(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def tell(self, layout: str) -> None:
+        """Let a pack's layout know what is said of it, whichever of the two came first."""
+        found = REGISTRY.get(layout)
+        for name, entry in self._entries.items():
+            if isinstance(found, PackLayout) and entry["comfy_tensor_layout"] == layout:
+                found.said(name, entry)
+                REGISTRY.register(found, name)
+
+
+QUANT_ALGOS = _Algorithms()
 LAYOUTS = _Layouts()
 LAYOUTS["TensorCoreFP8Layout"] = TensorCoreFP8Layout
 LAYOUTS["TensorCoreFP8E4M3Layout"] = TensorCoreFP8E4M3Layout
@@ -185,35 +264,37 @@ LAYOUTS["TensorCoreFP8E5M2Layout"] = TensorCoreFP8E5M2Layout
 REGISTRY.show_as("float8_e4m3fn", "TensorCoreFP8Layout")
 REGISTRY.show_as("float8_e5m2", "TensorCoreFP8E5M2Layout")
 
-QUANT_ALGOS: dict[str, dict[str, Any]] = {
-    "float8_e4m3fn": {
-        "storage_t": torch.float8_e4m3fn,
-        "parameters": {"weight_scale", "input_scale"},
-        "comfy_tensor_layout": "TensorCoreFP8Layout",
-    },
-    "float8_e5m2": {
-        "storage_t": torch.float8_e5m2,
-        "parameters": {"weight_scale", "input_scale"},
-        "comfy_tensor_layout": "TensorCoreFP8E5M2Layout",
-    },
-    "mxfp8": {
-        "storage_t": torch.float8_e4m3fn,
-        "parameters": {"weight_scale", "input_scale"},
-        "comfy_tensor_layout": "mxfp8",
-        "group_size": 32,
-    },
-    "nvfp4": {
-        "storage_t": torch.uint8,
-        "parameters": {"weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale"},
-        "comfy_tensor_layout": "nvfp4",
-        "group_size": 16,
-    },
-    "int8_tensorwise": {
-        "storage_t": torch.int8,
-        "parameters": {"weight_scale"},
-        "comfy_tensor_layout": "int8_tensorwise",
-    },
-}
+QUANT_ALGOS.update(
+    {
+        "float8_e4m3fn": {
+            "storage_t": torch.float8_e4m3fn,
+            "parameters": {"weight_scale", "input_scale"},
+            "comfy_tensor_layout": "TensorCoreFP8Layout",
+        },
+        "float8_e5m2": {
+            "storage_t": torch.float8_e5m2,
+            "parameters": {"weight_scale", "input_scale"},
+            "comfy_tensor_layout": "TensorCoreFP8E5M2Layout",
+        },
+        "mxfp8": {
+            "storage_t": torch.float8_e4m3fn,
+            "parameters": {"weight_scale", "input_scale"},
+            "comfy_tensor_layout": "mxfp8",
+            "group_size": 32,
+        },
+        "nvfp4": {
+            "storage_t": torch.uint8,
+            "parameters": {"weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale"},
+            "comfy_tensor_layout": "nvfp4",
+            "group_size": 16,
+        },
+        "int8_tensorwise": {
+            "storage_t": torch.int8,
+            "parameters": {"weight_scale"},
+            "comfy_tensor_layout": "int8_tensorwise",
+        },
+    }
+)
 
 
 def register_layout_op(torch_op: Any, layout_type: str | type[QuantizedLayout]) -> Callable[[Operation], Operation]:

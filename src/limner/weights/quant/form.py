@@ -140,8 +140,9 @@ def _options(header: CheckpointHeader, layer: str, layout: Layout, said: Mapping
     found: dict[str, Any] = {}
     group = said.get("group_size")
     if group is not None:
-        free = "group" in layout.expected((1, max(layout.block, 1))).plain
-        if type(group) is not int or (group != layout.block and not (free and 0 < group <= 1 << 20)):
+        own = type(group) is int and group == layout.block
+        free = not own and "group" in layout.expected((1, max(layout.block, 1))).plain
+        if not own and not (free and type(group) is int and 0 < group <= 1 << 20):
             raise bad(
                 header,
                 f"{layer} is said to have blocks of {group!r} weights.",

@@ -65,6 +65,11 @@ class Layout(ABC):
     slices: bool = True
     least_sqnr: float
 
+    @property
+    def format(self) -> str:
+        """What files call it."""
+        return self.name
+
     def __repr__(self) -> str:
         return f"<layout {self.name}>"
 
@@ -318,7 +323,7 @@ class Layout(ABC):
         names = {**self.stored, "input_scale": "input_scale", "pre_quant_scale": "pre_quant_scale"}
         if "weight" not in tensors:
             raise BadInput(f"{layer} has no weight.", why=f"It is said to be in {self.name}.")
-        numbers = _seen_as(tensors["weight"], self.storage)
+        numbers = seen_as(tensors["weight"], self.storage)
         shape = shape if shape is not None else self.shape_of(numbers)
         self._check_shape(shape, layer)
         expected = self.expected(shape, **plain)
@@ -326,7 +331,7 @@ class Layout(ABC):
         for name, wanted in expected.tensors.items():
             if name not in found:
                 raise BadInput(f"{layer} lacks {names[name]}.", why=f"A weight in {self.name} needs it.")
-            found[name] = _shaped(_seen_as(found[name], wanted.dtype), wanted, f"{layer}: {names[name]}")
+            found[name] = _shaped(seen_as(found[name], wanted.dtype), wanted, f"{layer}: {names[name]}")
         _shaped(numbers, expected.numbers, f"{layer}: weight")
         for name, value in found.items():
             self._check_scale(name, value, shape, f"{layer}: {names[name]}")
@@ -399,7 +404,7 @@ def _expected(layout: Layout, shape: tuple[int, ...], options: tuple[tuple[str, 
     return Parts(numbers.reshape(shape) if layout.elementwise else numbers, shape, torch.float32, tensors, plain)
 
 
-def _seen_as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def seen_as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Bytes under another name of the same size; floats stay as they are, for they may be cast."""
     if tensor.dtype == dtype or tensor.element_size() != dtype.itemsize:
         return tensor

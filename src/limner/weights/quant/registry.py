@@ -80,6 +80,11 @@ class Registry(Mapping[str, Layout]):
             self._shown.pop(name, None)
             self._special = {key: one for key, one in self._special.items() if key[1] not in (layout, name)}
 
+    def unname(self, name: str) -> None:
+        """Forget another name of a layout."""
+        with self._lock:
+            self._others.pop(name, None)
+
     def show_as(self, name: str, shown: str) -> None:
         """Another name by which a layout is found, and which its tensors give as their `layout_type`."""
         with self._lock:

@@ -38,7 +38,7 @@ class Said:
 def settings(layout: Layout, parts: Parts) -> dict[str, Any]:
     """What is said of a layer: its format, and what belongs to it that is not the format's own."""
     plain = parts.plain
-    found: dict[str, Any] = {"format": DTYPE_NAMES.get(plain.get("dtype"), layout.name)}  # type: ignore[arg-type]
+    found: dict[str, Any] = {"format": DTYPE_NAMES.get(plain.get("dtype"), layout.format)}  # type: ignore[arg-type]
     if "group" in plain:
         found["group_size"] = plain["group"]
     if plain.get("full_precision"):
