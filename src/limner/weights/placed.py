@@ -333,7 +333,7 @@ def _locked(waiting: Tensor, memory: PinnedMemory) -> _Pin | None:
 
 
 def _put(module: nn.Module, leaf: str, value: Tensor) -> None:
-    if isinstance(getattr(module, leaf), nn.Parameter) and value.is_floating_point():
+    if isinstance(getattr(module, leaf), nn.Parameter):
         setattr(module, leaf, value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False))
     else:
         setattr(module, leaf, value)

@@ -28,7 +28,8 @@ class NetworkSource:
 
     build: makes the network; it is called where tensors have no storage. tensors: by the network's own names.
     prefix: what patch keys have before these names. identity: equal for equal tensors. said: what the file says of it
-    beside its tensors (`config` by component, `tokenizer_json`), to be written with it again.
+    beside its tensors (`config` by component, `tokenizer_json`), to be written with it again. as_they_are: weights are
+    kept in their own dtypes, whatever is wanted.
     """
 
     name: str
@@ -38,6 +39,7 @@ class NetworkSource:
     prefix: str = ""
     patches: Patches = field(default_factory=Patches)
     said: Mapping[str, Any] = field(default_factory=dict)
+    as_they_are: bool = False
 
     def with_patches(self, patches: Patches) -> NetworkSource:
         """The same network with other patches."""
@@ -53,15 +55,16 @@ class NetworkSource:
         return sum(self._bytes_of(entry, dtype) for entry in self.tensors.values())
 
     def _bytes_of(self, entry: LazyTensor, dtype: torch.dtype | None) -> int:
-        if dtype is None or isinstance(entry, PackedTensor):
+        kept = self.storage(dtype)
+        if kept is None or isinstance(entry, PackedTensor):
             return entry.nbytes
-        return prod(entry.shape) * (self.storage(dtype) or entry.dtype).itemsize
+        return prod(entry.shape) * kept.itemsize
 
     def storage(self, dtype: torch.dtype | None) -> torch.dtype | None:
         """In which dtype weights are kept that are wanted in `dtype`: as in the file (None) for floats of eight bits
         where the file is quantized, for it says of each layer how precise it must be.
         """
-        return None if dtype in FLOATS_OF_A_BYTE and self._is_quantized else dtype
+        return None if self.as_they_are or (dtype in FLOATS_OF_A_BYTE and self._is_quantized) else dtype
 
     @cached_property
     def _is_quantized(self) -> bool:

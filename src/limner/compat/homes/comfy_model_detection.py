@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from types import SimpleNamespace
@@ -128,9 +129,18 @@ def model_config_from_diffusers_unet(state_dict: Mapping[str, Tensor]) -> Any:
 
 
 def detect_layer_quantization(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What the metadata says of quantised layers, taken out of it; None for nothing."""
-    found: dict[str, Any] | None = (metadata or {}).pop("_quantization_metadata", None)
-    return found
+    """What the metadata says of quantised layers, by their names, taken out of it; None for nothing.
+
+    Raises ValueError where it is no JSON, or names no layers.
+    """
+    found = (metadata or {}).pop("_quantization_metadata", None)
+    told = json.loads(found) if isinstance(found, str | bytes) else found
+    if told is None:
+        return None
+    if not isinstance(told, dict) or "layers" not in told:
+        raise ValueError("_quantization_metadata names no layers")
+    layers: dict[str, Any] = told["layers"]
+    return layers
 
 
 NUMBER = re.compile(r"\d+")

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.compat.homes import cli_args
+from limner.compat.homes.cli_args import PerformanceFeature
+from limner.compat.homes.mixed_precision import layers_like
 from limner.memory.casting import cast_to
+from limner.weights.quant.matmul import multiplies_fp8
 
 __all__ = ["cast_to"]
 
@@ -254,9 +258,12 @@ class manual_cast(disable_weight_init):  # noqa: N801
         comfy_cast_weights = True
 
 
-fp8_ops = manual_cast
-cublas_ops = disable_weight_init
-MixedPrecisionOps = manual_cast
+class fp8_ops(manual_cast):  # noqa: N801
+    """Layers whose weights are kept in eight bits."""
+
+
+class cublas_ops(disable_weight_init):  # noqa: N801
+    """Layers that another library multiplies in float16; there is none here."""
 
 
 def fp8_linear(self: Any, input: Tensor) -> Tensor | None:  # noqa: A002
@@ -266,14 +273,27 @@ def fp8_linear(self: Any, input: Tensor) -> Tensor | None:  # noqa: A002
 
 
 def scaled_fp8_ops(fp8_matrix_mult: bool = False, scale_input: bool = False, override_dtype: Any = None) -> type:
-    """Layers for weights in eight bits: they are brought to the dtype of the input."""
-    del fp8_matrix_mult, scale_input, override_dtype
-    return manual_cast
+    """Layers for weights in eight bits with a scale; the state dict says in which dtype they are."""
+    del scale_input, override_dtype
+    return layers_like(manual_cast, None, None, full_precision=not fp8_matrix_mult)
 
 
-def mixed_precision_ops(*_: Any, **__: Any) -> type:
-    """Layers for weights in several precisions: they are brought to the dtype of the input."""
-    return manual_cast
+def mixed_precision_ops(
+    quant_config: Any = None,
+    compute_dtype: torch.dtype = torch.bfloat16,
+    full_precision_mm: bool = False,
+    disabled: Any = (),
+) -> type:
+    """Layers for weights in several precisions. quant_config: layer → format, or an object with it.
+
+    disabled: formats that the device does not multiply; those here are asked when a product is made.
+    """
+    del disabled
+    layers = quant_config.get("layers", quant_config) if quant_config else {}
+    return layers_like(manual_cast, layers, compute_dtype, full_precision_mm)
+
+
+MixedPrecisionOps = mixed_precision_ops()
 
 
 def pick_operations(
@@ -285,6 +305,18 @@ def pick_operations(
     scaled_fp8: Any = None,
     model_config: Any = None,
 ) -> type:
-    """The layers for weights in one dtype and a computation in another."""
-    del load_device, disable_fast_fp8, fp8_optimizations, scaled_fp8, model_config
+    """The layers for weights in one dtype and a computation in another: what a file says of them comes first."""
+    layers = getattr(model_config, "layer_quant_config", None)
+    if layers:
+        return mixed_precision_ops(layers, compute_dtype or torch.bfloat16)
+    multiplies = load_device is not None and multiplies_fp8(torch.device(load_device))
+    if scaled_fp8 is not None:
+        fast = multiplies and fp8_optimizations and not disable_fast_fp8
+        return scaled_fp8_ops(fp8_matrix_mult=fast, override_dtype=scaled_fp8)
+    wanted = fp8_optimizations or PerformanceFeature.Fp8MatrixMultiplication in cli_args.args.fast
+    if multiplies and wanted and not disable_fast_fp8:
+        return fp8_ops
+    halves = weight_dtype == torch.float16 and compute_dtype in (torch.float16, None)
+    if CUBLAS_IS_AVAILABLE and PerformanceFeature.CublasOps in cli_args.args.fast and halves:
+        return cublas_ops
     return disable_weight_init if compute_dtype is None or weight_dtype == compute_dtype else manual_cast

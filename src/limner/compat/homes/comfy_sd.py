@@ -14,6 +14,7 @@ from torch import Tensor
 from limner.compat.homes import comfy_model_detection as model_detection
 from limner.compat.homes._services import memory, vocabularies
 from limner.compat.homes.comfy_text import t5_xxl_detect
+from limner.compat.homes.custom_operations import with_operations
 from limner.compat.homes.not_yet import missing
 from limner.compat.homes.stands_for import StandsFor
 from limner.models import load, load_text, load_vae, replaced, saving, style_models
@@ -26,7 +27,7 @@ from limner.models.lora import add_lora
 from limner.models.reading import read_header
 from limner.models.style_models import StyleModel as OwnStyleModel
 from limner.models.text.kinds import parts_of
-from limner.weights import CheckpointHeader, save
+from limner.weights import CheckpointHeader, files, save
 from limner.weights.quant.files import quantized
 
 __all__ = ["model_detection"]
@@ -192,15 +193,25 @@ def load_checkpoint(
 
 
 def load_diffusion_model(unet_path: Any, model_options: Mapping[str, Any] | None = None) -> Any:
-    """The diffusion model of a file."""
-    return _with_dtype(load.read_diffusion_model(unet_path, memory()), model_options)
+    """The diffusion model of a file. custom_operations, of the options: a pack's layers, which it is built of."""
+    if _operations(model_options) is None:
+        return _with_dtype(load.read_diffusion_model(unet_path, memory()), model_options)
+    header = files.header(unet_path, use_mmap=not memory().settings.disable_mmap)
+    return _with_dtype(with_operations(load.model_of(header, memory()), _operations(model_options)), model_options)
 
 
 def load_diffusion_model_state_dict(
     sd: Mapping[str, Tensor], model_options: Mapping[str, Any] | None = None, metadata: Any = None
 ) -> Any:
-    """The diffusion model of tensors."""
-    return _with_dtype(load.model_of(quantized(CheckpointHeader.of(sd, metadata)), memory()), model_options)
+    """The diffusion model of tensors. custom_operations, of the options: a pack's layers, which it is built of."""
+    header = CheckpointHeader.of(sd, metadata)
+    if _operations(model_options) is None:
+        return _with_dtype(load.model_of(quantized(header), memory()), model_options)
+    return _with_dtype(with_operations(load.model_of(header, memory()), _operations(model_options)), model_options)
+
+
+def _operations(options: Mapping[str, Any] | None) -> Any:
+    return (options or {}).get("custom_operations")
 
 
 def _with_dtype(model: Any, options: Mapping[str, Any] | None) -> Any:
