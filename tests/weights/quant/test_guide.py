@@ -65,7 +65,7 @@ def test_q02_normal_numbers_are_off_by_a_sixteenth_at_most(exponent: float, seed
     assert relative.max() <= 2**-4 * 1.001
 
 
-def test_q02_what_is_too_large_for_a_given_scale_becomes_the_largest() -> None:
+def test_q03_what_is_too_large_for_a_given_scale_becomes_the_largest() -> None:
     weight = torch.tensor([[1e6, -1e6, 500.0, 3.0]])
     for name, largest in (("float8_e4m3fn", 448), ("float8_e5m2", 57344), ("int8_rowwise", 127)):
         found = quantize(weight, name, scale=1.0).dequantize()

@@ -191,7 +191,7 @@ def test_compiled_it_is_the_same_picture(file: File, family: str) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
-def test_a_network_whose_layers_multiply_in_float8_streams_the_same_numbers(
+def test_q15_a_network_whose_layers_multiply_in_float8_streams_the_same_numbers(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     products: list[int] = []
