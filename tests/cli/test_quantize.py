@@ -17,6 +17,7 @@ from limner.models.load import load_checkpoint
 from limner.sampling.run import ksample
 from limner.weights import CheckpointHeader, save
 from limner.weights.lazy import PackedTensor
+from limner.weights.ops import Linear
 from limner.weights.quant.files import quantized
 from tests.models.checkpoints import checkpoint, memory, tensors
 from tests.weights.quant.checker import Checked
@@ -176,3 +177,17 @@ def test_a_quantized_checkpoint_loads_and_makes_a_picture_close_to_the_original(
     assert {key.split(".")[0] for key in packed} == {"model", "cond_stage_model", "first_stage_model"}
     assert Checked(target).wrong == []
     assert psnr(picture(source), picture(target)) > least
+
+
+def test_inspect_runs_a_checkpoint_and_says_what_dequantized(tmp_path, capsys, monkeypatch) -> None:
+    source, target = checkpoint(tmp_path, tensors(model_channels=16, context_dim=8)), tmp_path / "out.safetensors"
+    asked(capsys, "quantize", source, target, "--format", "int8_rowwise", "--include", "model.diffusion_model.*")
+
+    status, out, _ = asked(capsys, "inspect", target, "--run")
+    assert status == 0
+    assert "one step, decoded: 32×32 pixels, finite" in out
+    assert "no operation had to dequantize" in out
+
+    monkeypatch.setattr(Linear, "forward", lambda self, x: x @ (self.weight * 1.0).t().to(x.dtype))
+    status, out, _ = asked(capsys, "inspect", target, "--run")
+    assert "aten.mul.Tensor dequantized int8_rowwise" in out

@@ -7,8 +7,8 @@ splits batches by free memory and goes over to tiles where a whole picture does 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from limner.models.source_patcher import SourcePatcher
 from limner.models.tiling import three_passes, tiled_scale_multidim
 from limner.models.vae.kind import Autoencoder, Frames, Peak
 from limner.weights import NetworkSource
+from limner.weights.quant import counting_fallbacks
 
 __all__ = ["VAE", "Autoencoder", "Frames", "Peak"]
 
@@ -395,13 +396,16 @@ class VAE:
 
     # -- both -----------------------------------------------------------------------------------------------------
 
-    def loaded(self, working: int = 0) -> AbstractContextManager[nn.Module]:
+    @contextmanager
+    def loaded(self, working: int = 0) -> Iterator[nn.Module]:
         """The network, on its device, for as long as the block lasts. working: bytes needed besides."""
         device = self.memory.vae_device
         precision = self._precision()
-        return self.memory.loaded(
+        loaded = self.memory.loaded(
             self.source, precision.storage, device=device, working=working, passes=1, compute=precision.compute
         )
+        with counting_fallbacks(), loaded as network:
+            yield network
 
     def _precision(self) -> Precision:
         return self.memory.vae_precision(self.kind.dtypes)

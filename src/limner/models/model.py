@@ -31,6 +31,7 @@ from limner.sampling.wrappers import CallbacksMP
 from limner.weights import CheckpointHeader, NetworkSource, Patches, make_patches, read_adapters
 from limner.weights.adapters import Adapter
 from limner.weights.lazy import PackedTensor
+from limner.weights.quant import counting_fallbacks
 
 _log = logging.getLogger(__name__)
 
@@ -239,6 +240,7 @@ class Model(Streamable):
             self._ask(custom, working)
         precision = self._precision()
         with ExitStack() as stack:
+            stack.enter_context(counting_fallbacks())
             for other in [*self.get_nested_additional_models(), *self.model_patches_models()]:
                 if hasattr(other, "loaded"):
                     stack.enter_context(other.loaded())

@@ -12,6 +12,7 @@ from torch import nn
 from limner.memory import MemoryManager, Precision
 from limner.models.streamable import Streamable
 from limner.weights import NetworkSource
+from limner.weights.quant import counting_fallbacks
 
 
 class SourcePatcher(Streamable):
@@ -58,9 +59,10 @@ class SourcePatcher(Streamable):
     def loaded(self, working: int = 0, least: int | None = None) -> Iterator[nn.Module]:
         """The network, on its device, for as long as the block lasts. working, least: bytes needed besides."""
         precision = self._precision()
-        with self.memory.loaded(
+        loaded = self.memory.loaded(
             self.source, precision.storage, self.load_device, working, least, compute=precision.compute
-        ) as network:
+        )
+        with counting_fallbacks(), loaded as network:
             yield network
 
     def patch_model(
