@@ -18,10 +18,13 @@ ALLOWED: dict[str, set[str]] = {
     "sampling": set(),
     "models": {"weights", "memory", "sampling"},
     "engine": {"graph", "store"},
-    "nodes": {"graph", "store", "weights", "sampling", "models"},
-    "compat": {"graph", "store", "memory", "weights", "sampling", "models", "engine", "nodes"},
+    "nodes": {"graph", "store", "weights", "sampling", "models", "quantize"},
+    "compat": {"graph", "store", "memory", "weights", "sampling", "models", "quantize", "engine", "nodes"},
     "server": {"graph", "store", "engine"},
-    "cli": {"graph", "store", "memory", "weights", "sampling", "models", "engine", "nodes", "compat", "server"},
+    "quantize": {"weights", "memory", "sampling", "models"},
+    "cli": {
+        "graph", "store", "memory", "weights", "sampling", "models", "quantize", "engine", "nodes", "compat", "server",
+    },  # fmt: skip
 }
 FREE = {"errors", "settings", ""}
 TORCH_FREE = ("graph", "store", "engine", "server", "cli")

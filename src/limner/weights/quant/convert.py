@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log10, prod
 from pathlib import Path
@@ -16,7 +16,7 @@ from limner.weights.header import CheckpointHeader
 from limner.weights.lazy import LazyTensor, PackedTensor
 from limner.weights.quant.form import WEIGHT
 from limner.weights.quant.layout import OF_INPUTS, Layout
-from limner.weights.quant.parts import Parts
+from limner.weights.quant.parts import Parts, matrix_shape
 from limner.weights.quant.recipe import Choice, Recipe
 from limner.weights.quant.stored import named, said, settings
 from limner.weights.quant.tensor import QuantizedTensor
@@ -58,7 +58,11 @@ def plan(header: CheckpointHeader, recipe: Recipe, prefix: str) -> Plan:
 
     Raises BadInput and NotFound as `Recipe.choices` does, and where nothing would be quantized.
     """
-    choices = recipe.choices(header, prefix)
+    return planned(header, recipe.choices(header, prefix))
+
+
+def planned(header: CheckpointHeader, choices: Sequence[Choice]) -> Plan:
+    """What choices, one for each tensor, make of a file. Raises BadInput where nothing would be quantized."""
     if not any(choice.layout for choice in choices):
         raise BadInput(
             f"Nothing of {header.path.name} would be quantized.",
@@ -84,7 +88,8 @@ def _parts(choice: Choice, entry: LazyTensor) -> tuple[Layout, Parts] | None:
     if choice.layout is not None:
         parts = choice.layout.expected(entry.shape, **choice.options)
         extra = {name: one for name, one in choice.options.items() if name not in parts.plain}
-        return choice.layout, replace(parts, plain={**parts.plain, **extra})
+        known = {name: torch.empty_like(one, device="meta") for name, one in choice.inputs.items()}
+        return choice.layout, replace(parts, plain={**parts.plain, **extra}, tensors={**parts.tensors, **known})
     if not isinstance(entry, PackedTensor):
         return None
     weight = entry.read()
@@ -114,7 +119,7 @@ def _converted(writer: Writer, choice: Choice, entry: LazyTensor, made: Plan) ->
     if choice.layout is not None:
         noise = _quantize(writer, choice, choice.layout, entry)
         after = made.layers[choice.name][1].nbytes
-        return Outcome(choice.name, entry.shape, choice.layout.name, entry.nbytes, after, noise)
+        return Outcome(choice.name, entry.shape, choice.layout.name, entry.nbytes, after, noise, choice.why)
     if choice.name in made.layers:
         weight = entry.read()
         if isinstance(weight, QuantizedTensor):
@@ -138,6 +143,17 @@ def _rows(entry: LazyTensor) -> Iterator[Tensor]:
         entry.release()
 
 
+def column_amax(entry: LazyTensor) -> Tensor:
+    """(columns,), the largest weight of each column, float32."""
+    found: Tensor | None = None
+    for rows in _floats(entry):
+        amax = rows.reshape(matrix_shape(tuple(rows.shape))).abs().amax(0)
+        found = amax if found is None else found.maximum(amax)
+    if found is None:
+        raise BadInput("A tensor without numbers has no columns.")
+    return found
+
+
 def _floats(entry: LazyTensor) -> Iterator[Tensor]:
     for rows in _rows(entry):
         yield (rows.dequantize() if isinstance(rows, QuantizedTensor) else rows).float()
@@ -145,9 +161,9 @@ def _floats(entry: LazyTensor) -> Iterator[Tensor]:
 
 def _quantize(writer: Writer, choice: Choice, layout: Layout, entry: LazyTensor) -> float:
     """Write a weight in a layout; returns its SQNR."""
-    options: dict[str, Any] = dict(choice.options)
+    options: dict[str, Any] = {**choice.options, **choice.inputs}
     if prod(entry.shape) > AT_ONCE:
-        options |= _scale_of_all(layout, entry, options)
+        options |= _scale_of_all(layout, entry, choice.options)
     signal = noise = 0.0
     first = True
     for rows in _floats(entry):

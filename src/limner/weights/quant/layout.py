@@ -50,7 +50,8 @@ class Layout(ABC):
     name: in files and messages. storage: dtype of the numbers. elementwise: they have the weight's own shape.
     stored: tensor → what a file calls it, after the layer's name. block: weights of a row that share a scale; 0 where
     that is not how scales go. matrices_only: other shapes are refused. activations: what happens to inputs when nothing
-    is said. may_be_zero: scales that zero does no harm. least_sqnr: dB on Gaussian numbers, which the tests hold it to.
+    is said. largest_input: what the largest input becomes by a fixed `input_scale`; None where it has no such.
+    may_be_zero: scales that zero does no harm. least_sqnr: dB on Gaussian numbers, which the tests hold it to.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Layout(ABC):
     block: int = 0
     matrices_only: bool = False
     activations: Activations = "none"
+    largest_input: float | None = None
     may_be_zero: frozenset[str] = frozenset()
     writes: bool = True
     slices: bool = True
@@ -110,7 +112,7 @@ class Layout(ABC):
         matrix = tensor.detach().float().reshape(matrix_shape(tuple(tensor.shape)))
         extra: dict[str, Tensor] = {}
         if pre_quant_scale is not None:
-            extra["pre_quant_scale"] = pre_quant_scale.detach().float().reshape(-1)
+            extra["pre_quant_scale"] = pre_quant_scale.detach().to(tensor.device).float().reshape(-1)
             matrix = matrix / extra["pre_quant_scale"]
         if input_scale is not None:
             extra["input_scale"] = torch.as_tensor(input_scale, dtype=torch.float32, device=tensor.device).reshape(())

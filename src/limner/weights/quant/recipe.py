@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from limner.errors import BadInput, NotFound
 from limner.weights.header import CheckpointHeader
@@ -33,12 +34,16 @@ OPTIONS = {"group_size": "group", "full_precision_matrix_mult": "full_precision"
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of a tensor. layout: None keeps it. why: in words, where it is kept."""
+    """What becomes of a tensor. layout: None keeps it. why: in words, where it is kept, or the layout is not the usual.
+
+    inputs: what is known of the layer's inputs, `input_scale` and `pre_quant_scale`, as files keep it.
+    """
 
     name: str
     layout: Layout | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from limner.weights.quant.rounding import GRIDS, Rounding, positive
 class Float8(Layout):
     """dtype: of the numbers. by_row: a scale for each."""
 
+    largest_input = torch.finfo(torch.float8_e4m3fn).max
+
     def __init__(self, name: str, dtype: torch.dtype, by_row: bool, least_sqnr: float) -> None:
         self.name = name
         self.storage = dtype

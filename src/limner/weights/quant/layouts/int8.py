@@ -26,6 +26,7 @@ class Int8(Layout):
     """by_row: a scale for each row. activations: "dynamic" rounds each token with a scale of its own."""
 
     storage = torch.int8
+    largest_input = LARGEST
 
     def __init__(self, name: str, by_row: bool, least_sqnr: float, activations: Activations = "none") -> None:
         self.name = name

@@ -41,6 +41,7 @@ class NVFP4(Layout):
     stored: Mapping[str, str] = {"scale": "weight_scale", "global_scale": "weight_scale_2"}
     block = BLOCK
     matrices_only = True
+    largest_input = E4M3.largest * E2M1.largest
     may_be_zero = frozenset(("scale",))
     least_sqnr = 20.0
 

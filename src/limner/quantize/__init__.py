@@ -1,0 +1,1 @@
+"""Quantization with a model at work: inputs measured, layers chosen by what they cost the output, quality reported."""
