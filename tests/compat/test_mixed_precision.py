@@ -12,12 +12,16 @@ from torch.nn import functional as F
 
 from limner.compat.homes import comfy_ops, comfy_sd
 from limner.errors import BadInput
+from limner.weights import ops
 from limner.weights.quant import QuantizedTensor, computing, quantize, sqnr
 from tests.compat.using import place as opened
+from tests.models.checkpoints import metadata as said
 from tests.models.checkpoints import tensors
 from tests.weights.quant.make import gaussian
 
 X = gaussian(3, 32, seed=9)
+UNET_LAYER = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+TEXT_LAYER = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,8 +87,8 @@ def test_q14_what_cannot_be_read_is_named() -> None:
     made = network(comfy_ops.mixed_precision_ops(SAID))
     with pytest.raises(ValueError, match="Missing weight for layer 1"):
         made.load_state_dict({name: one for name, one in state(MIXED).items() if name != "1.weight"})
-    for said, kind in (({}, ValueError), ({"format": "float9"}, KeyError)):
-        other = network(comfy_ops.mixed_precision_ops({"0": said}))
+    for one, kind in (({}, ValueError), ({"format": "float9"}, KeyError)):
+        other = network(comfy_ops.mixed_precision_ops({"0": one}))
         with pytest.raises(kind, match=r"(?i)layer 0.*|unknown quantization format") as error:
             other.load_state_dict(state(MIXED))
         assert isinstance(error.value, BadInput)
@@ -103,9 +107,9 @@ def test_q13_configurations_are_not_shared() -> None:
 
 
 def test_q25_and_q26_a_state_dict_may_say_it_itself() -> None:
-    said = torch.tensor(list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8)
+    text = torch.tensor(list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8)
     in_band = network(comfy_ops.mixed_precision_ops(compute_dtype=torch.float32))
-    in_band.load_state_dict(state({1: "float8_e4m3fn"}) | {"1.comfy_quant": said})
+    in_band.load_state_dict(state({1: "float8_e4m3fn"}) | {"1.comfy_quant": text})
     older = network(comfy_ops.scaled_fp8_ops())
     contents = state({1: "float8_e4m3fn"})
     contents["1.scale_weight"] = contents.pop("1.weight_scale")
@@ -158,11 +162,11 @@ class Doubled(comfy_ops.manual_cast):
 def test_q17_a_packs_own_layers_come_before_all(tmp_path: Any) -> None:
     prefix = "model.diffusion_model."
     contents = {name.removeprefix(prefix): one for name, one in tensors().items() if name.startswith(prefix)}
-    layer = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+    layer = UNET_LAYER
     made = quantize(contents[f"{layer}.weight"], "float8_e4m3fn", scale=1.0)
     contents |= {f"{layer}.weight": made._qdata, f"{layer}.weight_scale": torch.tensor(1.0)}
-    said = json.dumps({"format_version": "1.0", "layers": {layer: {"format": "float8_e4m3fn"}}})
-    text = {"_quantization_metadata": said, "config": json.dumps({"unet": {"num_heads": 2, "norm_groups": 4}})}
+    formats = json.dumps({"format_version": "1.0", "layers": {layer: {"format": "float8_e4m3fn"}}})
+    text = {"_quantization_metadata": formats, "config": json.dumps({"unet": {"num_heads": 2, "norm_groups": 4}})}
     Doubled.read.clear()
     model = comfy_sd.load_diffusion_model_state_dict(contents, {"custom_operations": Doubled}, metadata=text)
     assert f"{layer}." in Doubled.read
@@ -176,3 +180,22 @@ def test_q17_a_packs_own_layers_come_before_all(tmp_path: Any) -> None:
         assert isinstance(loaded.get_submodule(layer).weight, QuantizedTensor)
         want = loaded(gaussian(1, 4, 8, 8), torch.tensor([500.0]), context=gaussian(1, 5, 6))
     assert 10 < sqnr(want, found) < 60
+
+
+def test_q17_parts_of_a_checkpoint_may_have_a_packs_layers_each() -> None:
+    contents, text = tensors(), said()
+    kinds = [
+        [type(one.get_submodule(name)) for one, name in zip(found, (UNET_LAYER, TEXT_LAYER), strict=True)]
+        for found in (
+            [
+                one.source.build()
+                for one in comfy_sd.load_state_dict_guess_config(contents, metadata=text, **options)[:2]
+            ]
+            for options in (
+                {},
+                {"model_options": {"custom_operations": Doubled}},
+                {"te_model_options": {"custom_operations": Doubled}},
+            )
+        )
+    ]
+    assert kinds == [[ops.Linear, ops.Linear], [Doubled.Linear, ops.Linear], [ops.Linear, Doubled.Linear]]

@@ -32,8 +32,10 @@ CONVOLUTION = 3
 """Axes of a weight from which on it is a convolution's."""
 PATCHING = 3
 """Float32 copies of a weight that patching it takes at once: the weight, its change, and their sum."""
+DEQUANTIZING = 3
+"""The same of a quantized one that is computed with: its numbers, their product with the scales, and that cast."""
 REQUANTIZING = 5
-"""The same of a quantized one: its numbers in steps, and those rounded, besides."""
+"""The same of a quantized one that is patched: its numbers in steps, and those rounded, besides."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,8 @@ class PlacedNetwork:
             size = kept.numel()
             if self.target.device.type == "cpu" and kept.ndim >= CONVOLUTION:
                 packed = max(packed, size * compute.itemsize)
-            if isinstance(entry, PackedTensor) and kept.ndim > 1:
-                packed = max(packed, size * (torch.float32.itemsize + compute.itemsize))
+            if isinstance(entry, PackedTensor) and not isinstance(one.module, nn.Embedding):
+                packed = max(packed, DEQUANTIZING * size * 4)
             if self._is_view(name):
                 continue
             piece = self._piece_of(name)

@@ -14,7 +14,7 @@ from torch import Tensor
 from limner.compat.homes import comfy_model_detection as model_detection
 from limner.compat.homes._services import memory, vocabularies
 from limner.compat.homes.comfy_text import t5_xxl_detect
-from limner.compat.homes.custom_operations import with_operations
+from limner.compat.homes.custom_operations import custom, told, with_operations
 from limner.compat.homes.not_yet import missing
 from limner.compat.homes.stands_for import StandsFor
 from limner.models import load, load_text, load_vae, replaced, saving, style_models
@@ -24,11 +24,9 @@ from limner.models.control.load import read_controlnet
 from limner.models.load import from_state as _from_state
 from limner.models.load_vision import clip_vision_beside
 from limner.models.lora import add_lora
-from limner.models.reading import read_header
 from limner.models.style_models import StyleModel as OwnStyleModel
 from limner.models.text.kinds import parts_of
 from limner.weights import CheckpointHeader, files, save
-from limner.weights.quant.files import quantized
 
 __all__ = ["model_detection"]
 
@@ -143,10 +141,9 @@ def load_checkpoint_guess_config(
     te_model_options: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any, Any, Any]:
     """(model, clip, vae, clipvision) of a checkpoint's file; what is not wanted, or not there, is None."""
-    del model_options, te_model_options
-    parts = load.read_checkpoint(ckpt_path, memory(), _embeddings(embedding_directory), vocabularies())
-    header = read_header(ckpt_path, memory()) if output_clipvision else None
-    return _wanted(parts, output_model, output_clip, output_vae, header)
+    header = files.header(ckpt_path, use_mmap=not memory().settings.disable_mmap)
+    parts = _parts(header, embedding_directory, model_options, te_model_options)
+    return _wanted(parts, output_model, output_clip, output_vae, told(header, None) if output_clipvision else None)
 
 
 def load_state_dict_guess_config(
@@ -161,10 +158,23 @@ def load_state_dict_guess_config(
     metadata: Mapping[str, str] | None = None,
 ) -> tuple[Any, Any, Any, Any]:
     """The same of a checkpoint's tensors."""
-    del model_options, te_model_options
-    header = quantized(CheckpointHeader.of(sd, metadata))
-    parts = _from_state(header, memory(), _embeddings(embedding_directory), vocabularies())
-    return _wanted(parts, output_model, output_clip, output_vae, header if output_clipvision else None)
+    header = CheckpointHeader.of(sd, metadata)
+    parts = _parts(header, embedding_directory, model_options, te_model_options)
+    return _wanted(parts, output_model, output_clip, output_vae, told(header, None) if output_clipvision else None)
+
+
+def _parts(header: CheckpointHeader, folders: Any, options: Any, text_options: Any) -> Any:
+    """All of a checkpoint; those parts that are built of a pack's layers read the file themselves."""
+
+    def read(options: Any) -> Any:
+        return _from_state(told(header, options), memory(), _embeddings(folders), vocabularies())
+
+    parts = read(None)
+    if custom(options) is not None:
+        parts = parts._replace(model=with_operations(read(options).model, options))
+    if custom(text_options) is not None and parts.clip is not None:
+        parts = parts._replace(clip=with_operations(read(text_options).clip, text_options))
+    return parts
 
 
 def _wanted(
@@ -194,24 +204,20 @@ def load_checkpoint(
 
 def load_diffusion_model(unet_path: Any, model_options: Mapping[str, Any] | None = None) -> Any:
     """The diffusion model of a file. custom_operations, of the options: a pack's layers, which it is built of."""
-    if _operations(model_options) is None:
-        return _with_dtype(load.read_diffusion_model(unet_path, memory()), model_options)
-    header = files.header(unet_path, use_mmap=not memory().settings.disable_mmap)
-    return _with_dtype(with_operations(load.model_of(header, memory()), _operations(model_options)), model_options)
+    model = load.model_of(_file(unet_path, model_options), memory())
+    return _with_dtype(with_operations(model, model_options), model_options)
 
 
 def load_diffusion_model_state_dict(
     sd: Mapping[str, Tensor], model_options: Mapping[str, Any] | None = None, metadata: Any = None
 ) -> Any:
-    """The diffusion model of tensors. custom_operations, of the options: a pack's layers, which it is built of."""
-    header = CheckpointHeader.of(sd, metadata)
-    if _operations(model_options) is None:
-        return _with_dtype(load.model_of(quantized(header), memory()), model_options)
-    return _with_dtype(with_operations(load.model_of(header, memory()), _operations(model_options)), model_options)
+    """The diffusion model of tensors; options as above."""
+    model = load.model_of(told(CheckpointHeader.of(sd, metadata), model_options), memory())
+    return _with_dtype(with_operations(model, model_options), model_options)
 
 
-def _operations(options: Mapping[str, Any] | None) -> Any:
-    return (options or {}).get("custom_operations")
+def _file(path: Any, options: Mapping[str, Any] | None) -> CheckpointHeader:
+    return told(files.header(path, use_mmap=not memory().settings.disable_mmap), options)
 
 
 def _with_dtype(model: Any, options: Mapping[str, Any] | None) -> Any:
@@ -262,10 +268,8 @@ def load_clip(
     model_options: Mapping[str, Any] | None = None,
 ) -> Any:
     """The text encoder of files."""
-    del model_options
-    return load_text.read_clip(
-        ckpt_paths, clip_type.name.lower(), memory(), _embeddings(embedding_directory), vocabularies()
-    )
+    headers = [_file(path, model_options) for path in ckpt_paths]
+    return _clip(headers, embedding_directory, clip_type, model_options)
 
 
 def load_text_encoder_state_dicts(
@@ -275,11 +279,13 @@ def load_text_encoder_state_dicts(
     model_options: Mapping[str, Any] | None = None,
 ) -> Any:
     """The text encoder of tensors."""
-    del model_options
-    headers = [quantized(CheckpointHeader.of(one)) for one in state_dicts]
-    return load_text.clip_of(
-        headers, clip_type.name.lower(), memory(), _embeddings(embedding_directory), vocabularies()
-    )
+    headers = [told(CheckpointHeader.of(one), model_options) for one in state_dicts]
+    return _clip(headers, embedding_directory, clip_type, model_options)
+
+
+def _clip(headers: Sequence[CheckpointHeader], folders: Any, kind: CLIPType, options: Mapping[str, Any] | None) -> Any:
+    clip = load_text.clip_of(headers, kind.name.lower(), memory(), _embeddings(folders), vocabularies())
+    return with_operations(clip, options)
 
 
 def detect_te_model(sd: Mapping[str, Any]) -> TEModel | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
-from limner.models.model import Model
-from limner.weights import LazyTensor, ops
+from limner.weights import CheckpointHeader, LazyTensor, NetworkSource, ops
+from limner.weights.quant.files import quantized
 
 ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {
     ops.Linear: ("in_features", "out_features"),
@@ -27,21 +27,42 @@ ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {
 BIASED = (ops.Linear, ops.Conv1d, ops.Conv2d, ops.Conv3d, ops.LayerNorm)
 
 
-def with_operations(model: Model, operations: Any) -> Model:
-    """The model, its network built of a pack's layers where the pack has one of that kind.
+class _Sourced(Protocol):
+    """A model or a text encoder."""
+
+    source: NetworkSource
+
+
+Kind = TypeVar("Kind", bound=_Sourced)
+
+
+def custom(options: Mapping[str, Any] | None) -> Any:
+    """The layers that options name; None where they do not."""
+    return (options or {}).get("custom_operations")
+
+
+def told(header: CheckpointHeader, options: Mapping[str, Any] | None) -> CheckpointHeader:
+    """A file as it is for layers that read it themselves; quantized weights told as what they stand for for others."""
+    return quantized(header) if custom(options) is None else header
+
+
+def with_operations(made: Kind, options: Mapping[str, Any] | None) -> Kind:
+    """What was loaded, its network built of the options' layers where there is one of that kind.
 
     What these make of their weights when they read them is what is brought to the device.
     """
-    source = model.source
+    source, operations = made.source, custom(options)
+    if operations is None:
+        return made
 
     def build() -> nn.Module:
         return _built(source.build, operations, source.tensors)
 
     with torch.device("meta"):
         network = build()
-    made = {name: LazyTensor.of(one.detach()) for name, one in network.named_parameters() if not one.is_meta}
-    model.source = replace(source, build=build, tensors={**source.tensors, **made}, as_they_are=True)
-    return model
+    own = {name: LazyTensor.of(one.detach()) for name, one in network.named_parameters() if not one.is_meta}
+    made.source = replace(source, build=build, tensors={**source.tensors, **own}, as_they_are=True)
+    return made
 
 
 def _built(build: Callable[[], nn.Module], operations: Any, tensors: Mapping[str, LazyTensor]) -> nn.Module:
