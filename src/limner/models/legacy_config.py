@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from limner.weights.lazy import PackedTensor
+
 if TYPE_CHECKING:
     from limner.models.model import Model
 
 
 @dataclass
 class LegacyConfig:
-    """unet_config: the network's arguments. sampling_settings: of the noise levels. family, variant: their names."""
+    """unet_config: the network's arguments. sampling_settings: of the noise levels. family, variant: their names.
+
+    layer_quant_config: of quantized layers, what they are; None without any.
+    """
 
     unet_config: dict[str, Any]
     latent_format: Any
@@ -38,6 +43,7 @@ class LegacyConfig:
         plain.update(model.family.legacy(model.config))
         plain["dtype"] = model.model_dtype()
         prediction = getattr(model, "prediction", None)
+        packed = {name: one for name, one in model.source.tensors.items() if isinstance(one, PackedTensor)}
         variant = model.family.variant(model.config)
         return cls(
             plain,
@@ -46,6 +52,10 @@ class LegacyConfig:
             sampling_settings=dict(prediction.settings) if prediction is not None else {},
             supported_inference_dtypes=tuple(model.family.dtypes),
             memory_usage_factor=model.family.memory_factor * model.family.memory_scale(model.config),
+            layer_quant_config={
+                name.removesuffix(".weight"): {"format": one.like.packing.format} for name, one in packed.items()
+            }
+            or None,
             variant="" if variant is None else variant.name,
         )
 

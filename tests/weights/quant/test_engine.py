@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from limner.memory.streaming import Streamer
+from limner.memory.units import Target
 from limner.models.load import load_checkpoint, load_diffusion_model
 from limner.models.load_text import load_clip
 from limner.models.load_vae import load_vae
@@ -19,6 +21,7 @@ from limner.weights.lazy import PackedTensor
 from limner.weights.quant import QuantizedTensor, counting_fallbacks, quantize, sqnr
 from limner.weights.quant.files import packed_entries, quantized
 from limner.weights.targets import Part, renamed
+from tests.memory.double import FakeAccelerator
 from tests.memory.matrix import FAMILIES, device
 from tests.models.checkpoints import checkpoint, memory, tensors
 from tests.models.checkpoints import metadata as said
@@ -195,6 +198,15 @@ def test_a_layout_that_is_only_read_is_dense_once_it_is_patched() -> None:
     assert isinstance(plain[0].weight, QuantizedTensor)
     assert not isinstance(changed[0].weight, QuantizedTensor)
     assert torch.allclose(changed[0].weight, plain[0].weight.dequantize() + 0.5)
+    x = gaussian(2, 256)
+    for patches, want in ((Patches(), plain), (Patches((patch,)), changed)):
+        with FakeAccelerator() as fake:
+            streamer = Streamer(fake, fake.device)
+            one = source.with_patches(patches).place(Target(fake.device, None, torch.float32, False, streamer))
+            found = one.network(x.to(fake.device)).cpu()
+            assert streamer.nbytes == 2 * one.units[0].streamed
+            assert not fake.races
+        assert torch.allclose(found, want(x), rtol=1e-2, atol=1e-2)  # kept in the file's bfloat16 here
 
 
 # -- text encoders and autoencoders -----------------------------------------------------------------------------------
@@ -277,6 +289,7 @@ def test_q17_eight_bits_that_are_asked_for_do_not_beat_what_a_file_says(tmp_path
         others = {one.dtype for one in network.parameters() if not isinstance(one, QuantizedTensor)}
     assert others == {torch.float32}  # the file kept them precise, and says so
     assert model.size == sum(one.nbytes for one in model.source.tensors.values())
+    assert model.model.model_config.layer_quant_config == {layer: {"format": "int8_rowwise"}}
 
 
 def test_q15_patched_and_streamed_it_is_multiplied_as_at_rest(tmp_path: Path) -> None:
