@@ -13,6 +13,11 @@ from torch.nn import functional as F
 
 from limner.weights.quant.mode import mode
 
+LARGEST = 127
+LEAST = torch.finfo(torch.float32).smallest_normal
+IN_CACHE = 1 << 17
+"""Numbers of four bytes that a core's cache holds: half of 1 MiB."""
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -65,6 +70,39 @@ def multiplies_int8_on_cpu() -> bool:
     return _has_onednn() and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
+def rounded_rows(x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    """x: (m, k) in int8, and what it was divided by: `scale`, or what fits each row, (m, 1) float32."""
+    x = x.float()  # reductions of bfloat16 take four times as long
+    if scale is not None:
+        return torch.mul(x, 1 / scale).round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale
+    amax = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())  # abs() would be written out first
+    scale = (amax / LARGEST).clamp_(min=LEAST)  # zeros stay zeros
+    return torch.mul(x, 1 / scale).round_().to(torch.int8), scale
+
+
+def scaled_sums(sums: Tensor, scale_x: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """sums: (m, n) int32, written over → sums · scale_x · scale + bias, float32.
+
+    scale_x: one or (m, 1); scale: one or (n,). On a processor it is done where the sums lie, a piece at a time that
+    stays in its cache: new memory for 1024×1280 numbers costs more than the arithmetic.
+    """
+    if sums.device.type != "cpu" or torch.compiler.is_compiling():
+        result = sums.float().mul_(scale_x)
+        return result.mul_(scale) if bias is None else torch.addcmul(bias.float(), result, scale)
+    result = sums.view(torch.float32)
+    rows = max(1, IN_CACHE // sums.shape[1])
+    bias = None if bias is None else bias.float()
+    for start in range(0, sums.shape[0], rows):
+        piece = result[start : start + rows]
+        piece.copy_(sums[start : start + rows])
+        piece.mul_(scale_x if scale_x.numel() == 1 else scale_x[start : start + rows])
+        if bias is None:
+            piece.mul_(scale)
+        else:
+            torch.addcmul(bias, piece, scale, out=piece)
+    return result
+
+
 def int8_product(x: Tensor, weight: Tensor) -> Tensor | None:
     """x: (m, k) int8, weight: (n, k) int8 → x @ weightᵀ, (m, n) int32; None where floats are faster."""
     if x.shape[1] < 2:
@@ -107,6 +145,8 @@ def patches(
     x: Tensor, size: tuple[int, int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Tensor:
     """What a convolution sees at each place. x: (batch, height, width, in) → (batch, height', width', h · w · in)."""
+    if size == (1, 1) and tuple(stride) == (1, 1) and not any(padding):
+        return x.contiguous()
     x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()
     (batch, height, width, channels), (b, y, z, c) = x.shape, x.stride()
     across = [

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from limner.errors import BadInput
 from limner.weights.quant.layout import Activations, Convolution, Encoded, Layout
-from limner.weights.quant.matmul import int8_convolution, int8_product
+from limner.weights.quant.matmul import LARGEST, int8_convolution, int8_product, rounded_rows, scaled_sums
 from limner.weights.quant.parts import Parts, matrix_shape
 from limner.weights.quant.rounding import Rounding, positive
-
-LARGEST = 127
 
 
 class Int8(Layout):
@@ -58,11 +56,8 @@ class Int8(Layout):
     def encode_inputs(self, x: Tensor, parts: Parts) -> Parts:
         """By a fixed scale, or by one for each token."""
         fixed = parts.tensors.get("input_scale")
-        scale = positive(x.abs().amax(1, keepdim=True).float() / LARGEST if fixed is None else fixed.reshape(()))
-        numbers = torch.mul(x, 1 / scale).round_()
-        if fixed is not None:
-            numbers = numbers.clamp_(-LARGEST, LARGEST)
-        return Parts(numbers.to(torch.int8), tuple(x.shape), x.dtype, {"scale": scale})
+        numbers, scale = rounded_rows(x, None if fixed is None else positive(fixed.reshape(())))
+        return Parts(numbers, tuple(x.shape), x.dtype, {"scale": scale})
 
     def rounded(self, x: Tensor, parts: Parts) -> Tensor:
         """As `fast_linear` rounds."""
@@ -80,27 +75,25 @@ class Int8(Layout):
         sums = int8_product(x.numbers, weight.numbers.reshape(weight.rows, -1))
         if sums is None:
             return None
-        result = sums.float().mul_(x.tensors["scale"].reshape(-1, 1))
-        return _finished(result, self.scale(weight).reshape(-1), bias).to(out or x.dtype)
+        result = scaled_sums(sums, x.tensors["scale"].reshape(-1, 1), self.scale(weight).reshape(-1), bias)
+        return result.to(out or x.dtype)
 
     def fast_convolution(self, x: Tensor, parts: Parts, bias: Tensor | None, kind: Convolution) -> Tensor | None:
         """Two-dimensional ones, without groups; inputs have a scale a picture, for an output mixes all channels."""
         if x.ndim != 4 or len(parts.shape) != 4 or kind.groups != 1:
             return None
         fixed = parts.tensors.get("input_scale")
-        scale = x.abs().amax((1, 2, 3), keepdim=True).float() / LARGEST if fixed is None else fixed.reshape(1, 1, 1, 1)
-        scale = positive(scale)
-        numbers = torch.mul(x, 1 / scale).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
-        sums = int8_convolution(numbers.permute(0, 2, 3, 1), parts.numbers, kind.stride, kind.padding, kind.dilation)
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        seen = x.permute(0, 2, 3, 1) if last else x  # in the order of memory
+        flat, scale = rounded_rows(seen.reshape(len(x), -1), None if fixed is None else positive(fixed.reshape(1, 1)))
+        numbers = flat.view(seen.shape) if last else flat.view(seen.shape).permute(0, 2, 3, 1)
+        sums = int8_convolution(numbers, parts.numbers, kind.stride, kind.padding, kind.dilation)
         if sums is None:
             return None
-        result = _finished(sums.float().mul_(scale), self.scale(parts).reshape(-1), bias)
+        places = sums.view(-1, sums.shape[-1])
+        by_place = scale.repeat_interleave(len(places) // len(x), 0) if fixed is None else scale
+        result = scaled_sums(places, by_place, self.scale(parts).reshape(-1), bias).view(sums.shape)
         return result.to(x.dtype).permute(0, 3, 1, 2)
-
-
-def _finished(sums: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """sums: (…, out) float32, written over. scale, bias: (out,) or one number."""
-    return sums.mul_(scale) if bias is None else torch.addcmul(bias.float(), sums, scale)
 
 
 class Int8Smooth(Int8):
