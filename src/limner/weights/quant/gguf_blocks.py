@@ -13,9 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from limner.weights.quant.rounding import in_blocks, table
+from limner.weights.quant.lookup import bits_of, bytes_as
+from limner.weights.quant.rounding import in_blocks
 
-IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+IQ4_VALUES = (
+    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ def _half(blocks: Tensor, start: int) -> Tensor:
 
 def _bits(packed: Tensor, shifts: range, mask: int) -> Tensor:
     """packed: (n, groups, width) → (n, groups · shifts · width): each group's first bits, then its next."""
-    shift = table(shifts, packed.device, torch.uint8)
-    return ((packed[:, :, None, :] >> shift[:, None]) & mask).flatten(1)
+    packed = packed.contiguous()
+    return torch.stack([(packed >> shift).bitwise_and_(mask) for shift in shifts], 2).flatten(1)
 
 
 def _nibbles(packed: Tensor, width: int) -> Tensor:
@@ -43,36 +46,41 @@ def _nibbles(packed: Tensor, width: int) -> Tensor:
     return _bits(in_blocks(packed, width), range(0, 8, 4), 15)
 
 
-def _bit_words(packed: Tensor) -> Tensor:
-    """(n, 4) bytes → (n, 32) bits, the lowest first."""
-    return (packed[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1).flatten(1)
+def _fifth(packed: Tensor) -> Tensor:
+    """(n, 4) bytes → (n, 32): their bits, each where a code's fifth is."""
+    return bits_of(packed).mul_(16)
 
 
 def q4_0(blocks: Tensor) -> Tensor:
     """d · (code − 8)."""
-    return _half(blocks, 0) * (_nibbles(blocks[:, 2:], 16).float() - 8)
+    return _nibbles(blocks[:, 2:], 16).float().sub_(8).mul_(_half(blocks, 0))
 
 
 def q4_1(blocks: Tensor) -> Tensor:
     """d · code + m."""
-    return _half(blocks, 0) * _nibbles(blocks[:, 4:], 16).float() + _half(blocks, 2)
+    return _nibbles(blocks[:, 4:], 16).float().mul_(_half(blocks, 0)).add_(_half(blocks, 2))
 
 
 def q5_0(blocks: Tensor) -> Tensor:
     """d · (code − 16), the fifth bits apart."""
-    codes = _nibbles(blocks[:, 6:], 16) | _bit_words(blocks[:, 2:6]) << 4
-    return _half(blocks, 0) * (codes.float() - 16)
+    codes = _nibbles(blocks[:, 6:], 16).bitwise_or_(_fifth(blocks[:, 2:6]))
+    return codes.float().sub_(16).mul_(_half(blocks, 0))
 
 
 def q5_1(blocks: Tensor) -> Tensor:
     """d · code + m, the fifth bits apart."""
-    codes = _nibbles(blocks[:, 8:], 16) | _bit_words(blocks[:, 4:8]) << 4
-    return _half(blocks, 0) * codes.float() + _half(blocks, 2)
+    codes = _nibbles(blocks[:, 8:], 16).bitwise_or_(_fifth(blocks[:, 4:8]))
+    return codes.float().mul_(_half(blocks, 0)).add_(_half(blocks, 2))
 
 
 def q8_0(blocks: Tensor) -> Tensor:
     """d · code."""
-    return _half(blocks, 0) * blocks[:, 2:].contiguous().view(torch.int8).float()
+    return blocks[:, 2:].contiguous().view(torch.int8).float().mul_(_half(blocks, 0))
+
+
+def _stepped(codes: Tensor, step: Tensor, least: Tensor) -> Tensor:
+    """codes: (n, groups, width), step, least: (n, groups) → step · code − least, (n, groups · width)."""
+    return codes.float().mul_(step[..., None]).sub_(least[..., None]).flatten(1)
 
 
 def q2_k(blocks: Tensor) -> Tensor:
@@ -81,7 +89,7 @@ def q2_k(blocks: Tensor) -> Tensor:
     step = _half(blocks, 80) * (scales & 15).float()
     least = _half(blocks, 82) * (scales >> 4).float()
     codes = in_blocks(_bits(in_blocks(blocks[:, 16:80], 32), range(0, 8, 2), 3), 16)
-    return (step[..., None] * codes.float() - least[..., None]).flatten(1)
+    return _stepped(codes, step, least)
 
 
 def q3_k(blocks: Tensor) -> Tensor:
@@ -90,9 +98,9 @@ def q3_k(blocks: Tensor) -> Tensor:
     low = _bits(packed[:, None, :8], range(0, 8, 4), 15)
     high = _bits(packed[:, None, 8:], range(0, 8, 2), 3)
     step = _half(blocks, 108) * ((low | high << 4).float() - 32)
-    codes = _bits(in_blocks(blocks[:, 32:96], 32), range(0, 8, 2), 3).float()
-    set_high = _bits(blocks[:, None, :32], range(8), 1).float()
-    return (step[..., None] * in_blocks((codes - 4 * (1 - set_high)), 16)).flatten(1)
+    codes = _bits(in_blocks(blocks[:, 32:96], 32), range(0, 8, 2), 3)
+    codes.bitwise_or_(_bits(blocks[:, None, :32], range(8), 1).mul_(4))
+    return in_blocks(codes.float().sub_(4), 16).mul_(step[..., None]).flatten(1)
 
 
 def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,34 +114,28 @@ def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
 def q4_k(blocks: Tensor) -> Tensor:
     """Eight groups: d · scale · code − dmin · minimum."""
     scales, minima = _scales_and_minima(blocks[:, 4:16])
-    codes = in_blocks(_nibbles(blocks[:, 16:], 32), 32).float()
-    step, least = _half(blocks, 0) * scales, _half(blocks, 2) * minima
-    return (step[..., None] * codes - least[..., None]).flatten(1)
+    codes = in_blocks(_nibbles(blocks[:, 16:], 32), 32)
+    return _stepped(codes, _half(blocks, 0) * scales, _half(blocks, 2) * minima)
 
 
 def q5_k(blocks: Tensor) -> Tensor:
     """As q4_k, with the fifth bits apart."""
     scales, minima = _scales_and_minima(blocks[:, 4:16])
-    codes = in_blocks((_nibbles(blocks[:, 48:], 32) | _bits(blocks[:, None, 16:48], range(8), 1) << 4), 32)
-    step, least = _half(blocks, 0) * scales, _half(blocks, 2) * minima
-    return (step[..., None] * codes.float() - least[..., None]).flatten(1)
+    codes = _nibbles(blocks[:, 48:], 32).bitwise_or_(_bits(blocks[:, None, 16:48], range(8), 1).mul_(16))
+    return _stepped(in_blocks(codes, 32), _half(blocks, 0) * scales, _half(blocks, 2) * minima)
 
 
 def q6_k(blocks: Tensor) -> Tensor:
     """Sixteen groups: d · scale · (code − 32), scales int8, the two high bits apart."""
     high = _bits(in_blocks(blocks[:, 128:192], 32), range(0, 8, 2), 3)
-    codes = (_nibbles(blocks[:, :128], 64) | high << 4).float() - 32
+    codes = _nibbles(blocks[:, :128], 64).bitwise_or_(high.mul_(16)).float().sub_(32)
     step = _half(blocks, 208) * blocks[:, 192:208].contiguous().view(torch.int8).float()
-    return (step[..., None] * in_blocks(codes, 16)).flatten(1)
-
-
-def _iq4(codes: Tensor) -> Tensor:
-    return table(IQ4_VALUES, codes.device)[codes.int()]
+    return in_blocks(codes, 16).mul_(step[..., None]).flatten(1)
 
 
 def iq4_nl(blocks: Tensor) -> Tensor:
     """d · value[code]."""
-    return _half(blocks, 0) * _iq4(_nibbles(blocks[:, 2:], 16))
+    return bytes_as(_nibbles(blocks[:, 2:], 16), IQ4_VALUES).mul_(_half(blocks, 0))
 
 
 def iq4_xs(blocks: Tensor) -> Tensor:
@@ -142,7 +144,7 @@ def iq4_xs(blocks: Tensor) -> Tensor:
     high = (blocks[:, 2:4, None] >> shifts & 3).flatten(1)
     low = torch.stack((blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4), -1).flatten(1)
     step = _half(blocks, 0) * ((low | high << 4).float() - 32)
-    return (step[..., None] * in_blocks(_iq4(_nibbles(blocks[:, 8:], 16)), 32)).flatten(1)
+    return in_blocks(bytes_as(_nibbles(blocks[:, 8:], 16), IQ4_VALUES), 32).mul_(step[..., None]).flatten(1)
 
 
 BLOCKS = {

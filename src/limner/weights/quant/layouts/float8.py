@@ -14,6 +14,7 @@ from torch import Tensor
 
 from limner.errors import BadInput
 from limner.weights.quant.layout import Encoded, Layout
+from limner.weights.quant.lookup import float8_as_float
 from limner.weights.quant.matmul import fp8_product
 from limner.weights.quant.parts import Parts
 from limner.weights.quant.rounding import GRIDS, Rounding, positive
@@ -45,7 +46,7 @@ class Float8(Layout):
 
     def decode(self, parts: Parts) -> Tensor:
         """scale · number."""
-        return parts.numbers.float().reshape(parts.rows, -1) * self.scale(parts)
+        return float8_as_float(parts.numbers).reshape(parts.rows, -1).mul_(self.scale(parts))
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the distance of neighbouring floats; what float32 loses in dividing is a hundredth of that or less."""

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from limner.errors import BadInput
 from limner.weights.quant.layout import Encoded, Layout
+from limner.weights.quant.lookup import nibbles_as
 from limner.weights.quant.parts import Parts
-from limner.weights.quant.rounding import Rounding, in_blocks, pack_nibbles, pad_columns, positive, unpack_nibbles
+from limner.weights.quant.rounding import Rounding, in_blocks, pack_nibbles, pad_columns, positive
 
 LARGEST = 7
 GROUP = 64
+VALUES = tuple(float(code - LARGEST - 1) for code in range(16))
 
 
 class Int4Groups(Layout):
@@ -41,8 +43,8 @@ class Int4Groups(Layout):
 
     def decode(self, parts: Parts) -> Tensor:
         """scale · (code − 8)."""
-        codes = unpack_nibbles(parts.numbers).float() - (LARGEST + 1)
-        scaled = in_blocks(codes, parts.plain["group"]) * parts.tensors["scale"].float()[..., None]
+        numbers = in_blocks(nibbles_as(parts.numbers, VALUES), parts.plain["group"])
+        scaled = numbers.mul_(parts.tensors["scale"].float()[..., None])
         return scaled.flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:

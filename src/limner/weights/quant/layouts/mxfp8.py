@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from limner.weights.quant.layout import Encoded, Layout
+from limner.weights.quant.lookup import float8_as_float
 from limner.weights.quant.parts import Parts
 from limner.weights.quant.rounding import E4M3, Rounding, in_blocks, pad_columns
 
@@ -46,8 +47,9 @@ class MXFP8(Layout):
 
     def decode(self, parts: Parts) -> Tensor:
         """2^(e − 127) · number."""
-        blocks = in_blocks(parts.numbers.float(), BLOCK)
-        return torch.ldexp(blocks, self._exponent(parts)).flatten(1)[:, : parts.columns]
+        exponent = self._exponent(parts)
+        powers = torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent)
+        return in_blocks(float8_as_float(parts.numbers), BLOCK).mul_(powers).flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the distance of neighbouring floats."""

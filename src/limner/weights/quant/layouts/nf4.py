@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from limner.weights.quant.layout import Encoded, Layout
+from limner.weights.quant.lookup import nibbles_as
 from limner.weights.quant.parts import Parts
 from limner.weights.quant.rounding import (
     Rounding,
@@ -64,9 +65,8 @@ class NF4(Layout):
 
     def decode(self, parts: Parts) -> Tensor:
         """absmax · value."""
-        values = table(VALUES, parts.numbers.device)
-        numbers = values[unpack_nibbles(parts.numbers).int()]
-        return (in_blocks(numbers, BLOCK) * self._absmax(parts)[..., None]).flatten(1)[:, : parts.columns]
+        numbers = in_blocks(nibbles_as(parts.numbers, VALUES), BLOCK)
+        return numbers.mul_(self._absmax(parts)[..., None]).flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the wider of the two gaps beside each value."""

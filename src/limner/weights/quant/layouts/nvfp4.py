@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from limner.weights.quant.layout import Encoded, Layout
+from limner.weights.quant.lookup import nibbles_as
 from limner.weights.quant.parts import Parts
 from limner.weights.quant.rounding import (
     E2M1,
@@ -30,6 +31,7 @@ from limner.weights.quant.rounding import (
 BLOCK = 16
 SIZES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 SIGN = 8
+VALUES = (*SIZES, *(-size for size in SIZES))
 
 
 class NVFP4(Layout):
@@ -61,9 +63,8 @@ class NVFP4(Layout):
 
     def decode(self, parts: Parts) -> Tensor:
         """global · scale · number."""
-        sizes = table((*SIZES, *(-size for size in SIZES)), parts.numbers.device)
-        numbers = in_blocks(sizes[unpack_nibbles(parts.numbers).int()], BLOCK)
-        return (numbers * self._steps(parts)).flatten(1)[:, : parts.columns]
+        numbers = in_blocks(nibbles_as(parts.numbers, VALUES), BLOCK)
+        return numbers.mul_(self._steps(parts)).flatten(1)[:, : parts.columns]
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half the distance of neighbours, and what a block's scale loses where it is below e4m3's normal numbers."""
