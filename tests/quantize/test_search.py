@@ -17,6 +17,9 @@ from limner.weights.quant.recipe import Choice, Recipe
 from tests.quantize.make import QUICK, small, starter, watched_starter
 
 
+BLOCK = ("input_blocks.3.0.*", "input_blocks.3.1.*.ff.*", "input_blocks.3.1.proj_in")
+
+
 def option(nbytes: int, noise: float) -> Option:
     return Option(Choice("x"), nbytes, noise)
 
@@ -92,7 +95,7 @@ def test_a_fixed_scale_of_inputs_counts_in_the_noise() -> None:
 def starter_choices() -> tuple[Layers, list[Choice], list[Choice]]:
     """One block of the starter model in four bits, and the same in eight."""
     layers = Layers.of_model(starter().model)
-    recipes = (Recipe(name, include=("input_blocks.3.*",)) for name in ("int4_groups", "int8_rowwise"))
+    recipes = (Recipe(name, include=BLOCK) for name in ("int4_groups", "int8_rowwise"))
     few, more = (recipe.choices(layers.header, layers.prefix) for recipe in recipes)
     return layers, few, more
 
@@ -110,7 +113,7 @@ def test_a_search_holds_its_budget_and_takes_fewer_bytes_than_eight_bits_for_all
 
 def test_a_search_is_better_than_one_way_for_all_layers_in_the_same_bytes() -> None:
     layers, few, more = starter_choices()
-    finer = Recipe("int4_groups", include=("input_blocks.3.*",), layers={"input_blocks.3.*": {
+    finer = Recipe("int4_groups", include=BLOCK, layers={"input_blocks.3.*": {
         "format": "int4_groups", "group_size": 16}}).choices(layers.header, "")  # fmt: skip
     uniform = {layer: ways[0] for layer, ways in options_of(finer, [], layers).items()}
     nbytes = sum(one.nbytes for one in uniform.values())

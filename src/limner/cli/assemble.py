@@ -28,6 +28,7 @@ class Parts:
     registry: NodeRegistry
     engine: Engine
     compat: Compat
+    memory: Callable[[], MemoryManager]
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def assembled(settings: Settings, *, owned: bool = True) -> Iterator[Parts]:
             engine = Engine(settings, store, registry, memory=memory, describe_memory=describe_memory)
             compat.host.engine = engine
             memory.then(engine.use_memory)
-            yield Parts(settings, store, registry, engine, compat)
+            yield Parts(settings, store, registry, engine, compat, memory)
         finally:
             compat.close()
     finally:

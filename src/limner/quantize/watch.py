@@ -49,8 +49,7 @@ class Watch:
                 if isinstance(module, LAYERS):
                     found = self.inputs.setdefault(name, Inputs(len(self.inputs)))
                     stack.callback(module.register_forward_pre_hook(partial(_note, found)).remove)
-            if self._keep:
-                stack.enter_context(self._keeping(network))
+            stack.enter_context(self._keeping(network))
             yield
 
     @contextmanager
@@ -59,7 +58,7 @@ class Watch:
 
         def before(_: nn.Module, args: Any, kwargs: Any) -> None:
             self.seen += 1
-            full = len(self.passes) == self._keep
+            full = len(self.passes) >= self._keep
             place = self._random.randrange(self.seen) if full else len(self.passes)
             if place < self._keep:  # copied now: networks write over what they are given
                 given.append((place, *_copied((args, kwargs))))

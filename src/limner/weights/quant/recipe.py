@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limner.errors import BadInput, NotFound
+from limner.errors import BadInput, LimnerError, NotFound
 from limner.weights.header import CheckpointHeader
 from limner.weights.lazy import LazyTensor, PackedTensor
 from limner.weights.quant.form import WEIGHT
@@ -126,6 +126,15 @@ def read_recipe(path: Path, layout: str = "", include: tuple[str, ...] = (), exc
     if not isinstance(layers, dict) or not isinstance(own, str):
         raise BadInput(f"{path.name}: format is a name, and layers an object of patterns.")
     return Recipe(layout or own, (*include, *lists[0]), (*exclude, *lists[1]), layers)
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """A JSON file that `read_recipe` reads. Raises LimnerError where it cannot be written."""
+    told = {"format": recipe.layout, "include": recipe.include, "exclude": recipe.exclude, "layers": recipe.layers}
+    try:
+        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise LimnerError(f"The recipe {path} cannot be written.", why=f"{error.strerror or error}.") from error
 
 
 def stacked(header: CheckpointHeader) -> frozenset[str]:
