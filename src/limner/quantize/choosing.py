@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 
@@ -150,5 +151,5 @@ def quantized_model(model: Model, choices: Sequence[Choice], progress: Progress 
         entry.release()
         progress(done, len(wanted))
     changed = model.clone()
-    changed.source = replace(model.source, tensors=tensors, identity=f"{model.source.identity}/{id(tensors):x}")
+    changed.source = replace(model.source, tensors=tensors, identity=f"{model.source.identity}/{uuid4().hex}")
     return changed
