@@ -26,7 +26,7 @@ def starter() -> Checkpoint:
 def watched_starter() -> Watch:
     """Two steps of one prompt, both of them kept."""
     watch, loaded = Watch(keep=2), starter()
-    latent_of(loaded._replace(model=watched(loaded.model, watch)), QUICK)
+    latent_of(watched(loaded.model, watch), loaded.clip, QUICK)
     return watch
 
 

@@ -115,6 +115,6 @@ def test_q29_every_layer_of_the_starter_model_gets_a_finite_positive_scale() -> 
 
 
 def test_watching_changes_nothing_of_what_is_sampled() -> None:
-    plain = latent_of(starter(), QUICK)
-    seen_too = latent_of(starter()._replace(model=watched(starter().model, Watch(keep=1))), QUICK)
+    plain = latent_of(starter().model, starter().clip, QUICK)
+    seen_too = latent_of(watched(starter().model, Watch(keep=1)), starter().clip, QUICK)
     assert torch.equal(plain, seen_too)

@@ -10,12 +10,11 @@ import torch
 from limner.quantize.choosing import Layers, as_recipe, options_of, quantized_model, searched, unreached, with_inputs
 from limner.quantize.samples import latent_of
 from limner.quantize.search import Option, Trial, decibels, fewest, hull, noise_of, search, steps, within
-from limner.quantize.watch import Watch, watched
+from limner.quantize.watch import Watch
 from limner.weights.lazy import PackedTensor
 from limner.weights.quant import REGISTRY, sqnr
 from limner.weights.quant.recipe import Choice, Recipe
 from tests.quantize.make import QUICK, small, starter, watched_starter
-
 
 BLOCK = ("input_blocks.3.0.*", "input_blocks.3.1.*.ff.*", "input_blocks.3.1.proj_in")
 
@@ -143,5 +142,5 @@ def test_a_model_is_quantized_in_memory_with_its_scales_and_samples_nearly_the_s
     assert {one.name for one in choices if one.layout is not None} == packed.keys()
     fixed = {name for name, one in packed.items() if "input_scale" in one.like.parts.tensors}
     assert packed.keys() - fixed == {"input_blocks.3.1.proj_in.weight"}
-    drawn = latent_of(starter()._replace(model=watched(model, Watch())), QUICK)
-    assert 20 < sqnr(latent_of(starter(), QUICK), drawn) < 80
+    drawn = latent_of(model, starter().clip, QUICK)
+    assert 20 < sqnr(latent_of(starter().model, starter().clip, QUICK), drawn) < 80

@@ -88,7 +88,7 @@ class Prompts:
         from limner.quantize.watch import watched
 
         loaded = self._loaded(self._source)
-        seen = loaded._replace(model=watched(loaded.model, watch))
+        seen = watched(loaded.model, watch)
         with bar("calibrating") as progress:
             total = sum(one.steps for one in self._samples)
             for place, sample in enumerate(self._samples):
@@ -98,7 +98,7 @@ class Prompts:
                     del of
                     progress(before + done, total)
 
-                latent_of(seen, sample, from_here)
+                latent_of(seen, loaded.clip, sample, from_here)
         return loaded.model
 
     def drawn(self, file: Path, number: int) -> list[tuple[str, Tensor]]:

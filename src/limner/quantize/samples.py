@@ -1,7 +1,8 @@
 """What a model is measured on: prompts with their settings from a file of words, and pictures drawn from them.
 
 A line is a prompt; after `|` may follow settings, `seed=3 size=128x96 cfg=3 steps=8 sampler=euler negative="blurry"`.
-What a line does not say is as the model is best used, and the seed is the number of the line. `#` begins a remark.
+What a line does not say is as the model is best used, and the seed is the number of the line. A line that begins with
+`#` is a remark.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 
 from limner.errors import BadInput, NotFound
+from limner.models.clip import CLIP
 from limner.models.load import Checkpoint
+from limner.models.model import Model
 from limner.sampling.run import ksample
 from limner.sampling.samplers import SAMPLERS
 from limner.sampling.schedulers import SCHEDULERS
@@ -59,14 +62,20 @@ def read_samples(
     if not path.is_file():
         raise NotFound(f"There is no file of prompts {path}.", do="Name a text file with a prompt on each line.")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path.name} is no text in UTF-8.", why=f"{error.reason} at byte {error.start}.") from error
-    told = [(place, line) for place, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
+    return repeated(parsed(text, path.name, usual), number, steps)
+
+
+def parsed(text: str, where: str, usual: Sample = USUAL) -> list[Sample]:
+    """The samples of a text. where: what it is called in messages. Raises BadInput as `read_samples` does."""
+    told = [
+        (place, line) for place, line in enumerate(text.splitlines(), 1) if line.strip() and line.lstrip()[0] != "#"
+    ]
     if not told:
-        raise BadInput(f"{path.name} holds no prompts.", do="Write one on each line.")
-    return repeated([_sample(line, f"{path.name}, line {place}", replace(usual, seed=place)) for place, line in told],
-                    number, steps)  # fmt: skip
+        raise BadInput(f"{where} holds no prompts.", do="Write one on each line.")
+    return [_sample(line, f"{where}, line {place}", replace(usual, seed=usual.seed + place)) for place, line in told]
 
 
 def repeated(samples: Sequence[Sample], number: int | None = None, steps: int | None = None) -> list[Sample]:
@@ -145,9 +154,8 @@ _SETTINGS: Mapping[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
-def latent_of(checkpoint: Checkpoint, sample: Sample, progress: Progress = silent) -> Tensor:
+def latent_of(model: Model, clip: CLIP | None, sample: Sample, progress: Progress = silent) -> Tensor:
     """What the model draws, before the autoencoder decodes it. Raises BadInput without a text encoder."""
-    model, clip, _ = checkpoint
     if clip is None:
         raise BadInput(
             "There is no text encoder in the checkpoint to read prompts with.",
@@ -168,5 +176,5 @@ def latent_of(checkpoint: Checkpoint, sample: Sample, progress: Progress = silen
 
 def picture_of(checkpoint: Checkpoint, sample: Sample, progress: Progress = silent) -> Tensor:
     """The picture, (height, width, 3) in 0..1."""
-    drawn: Tensor = checkpoint.vae.decode(latent_of(checkpoint, sample, progress))
+    drawn: Tensor = checkpoint.vae.decode(latent_of(checkpoint.model, checkpoint.clip, sample, progress))
     return drawn.reshape(-1, *drawn.shape[-3:])[0].clamp(0, 1).float().cpu()

@@ -153,7 +153,7 @@ class Trial:
         if not rounded:
             return 0.0
         with replaced(self._network, rounded), computing(emulate=True):
-            return max(_relative(repeated(self._network, one), one.output) for one in self._passes)
+            return output_noise(self._network, self._passes)
 
     def rounded(self, layer: str, choice: Choice) -> Tensor:
         """The weight as a choice keeps it; its numbers alone where inputs are not rounded, which is faster here."""
@@ -161,6 +161,11 @@ class Trial:
             return self._weight(layer)
         made = QuantizedTensor.from_float(self._weight(layer), choice.layout, **choice.options, **choice.inputs)
         return made if choice.layout.rounds_inputs(made.parts) else made.dequantize()
+
+
+def output_noise(network: nn.Module, passes: Sequence[Pass]) -> float:
+    """N of the pass whose output is furthest from what it was."""
+    return max((_relative(repeated(network, one), one.output) for one in passes), default=0.0)
 
 
 def _relative(output: Tensor, exact: Tensor) -> float:
