@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -73,34 +73,55 @@ def multiplies_int8_on_cpu() -> bool:
 def rounded_rows(x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     """x: (m, k) in int8, and what it was divided by: `scale`, or what fits each row, (m, 1) float32."""
     x = x.float()  # reductions of bfloat16 take four times as long
-    if scale is not None:
-        return torch.mul(x, 1 / scale).round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale
-    amax = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())  # abs() would be written out first
-    scale = (amax / LARGEST).clamp_(min=LEAST)  # zeros stay zeros
-    return torch.mul(x, 1 / scale).round_().to(torch.int8), scale
+    fits = scale is None
+    if scale is None:
+        amax = torch.maximum(
+            x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_()
+        )  # abs() would be written out first
+        scale = (amax / LARGEST).clamp_(min=LEAST)  # zeros stay zeros
+    inverse = 1 / scale
+    if not _in_pieces(x):
+        divided = torch.mul(x, inverse).round_()
+        return (divided if fits else divided.clamp_(-LARGEST, LARGEST)).to(torch.int8), scale
+    numbers = torch.empty(x.shape, dtype=torch.int8)
+    for piece in _pieces(x):
+        divided = torch.mul(x[piece], inverse if inverse.numel() == 1 else inverse[piece]).round_()
+        numbers[piece].copy_(divided if fits else divided.clamp_(-LARGEST, LARGEST))
+    return numbers, scale
 
 
 def scaled_sums(sums: Tensor, scale_x: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """sums: (m, n) int32, written over → sums · scale_x · scale + bias, float32.
 
-    scale_x: one or (m, 1); scale: one or (n,). On a processor it is done where the sums lie, a piece at a time that
-    stays in its cache: new memory for 1024×1280 numbers costs more than the arithmetic.
+    scale_x: one or (m, 1); scale: one or (n,). On a processor it is done where the sums lie.
     """
-    if sums.device.type != "cpu" or torch.compiler.is_compiling():
-        result = sums.float().mul_(scale_x)
-        return result.mul_(scale) if bias is None else torch.addcmul(bias.float(), result, scale)
-    result = sums.view(torch.float32)
-    rows = max(1, IN_CACHE // sums.shape[1])
     bias = None if bias is None else bias.float()
-    for start in range(0, sums.shape[0], rows):
-        piece = result[start : start + rows]
-        piece.copy_(sums[start : start + rows])
-        piece.mul_(scale_x if scale_x.numel() == 1 else scale_x[start : start + rows])
+    if not _in_pieces(sums):
+        result = sums.float().mul_(scale_x)
+        return result.mul_(scale) if bias is None else torch.addcmul(bias, result, scale)
+    result = sums.view(torch.float32)
+    for piece in _pieces(sums):
+        part = result[piece].copy_(sums[piece])
+        part.mul_(scale_x if scale_x.numel() == 1 else scale_x[piece])
         if bias is None:
-            piece.mul_(scale)
+            part.mul_(scale)
         else:
-            torch.addcmul(bias, piece, scale, out=piece)
+            torch.addcmul(bias, part, scale, out=part)
     return result
+
+
+def _in_pieces(matrix: Tensor) -> bool:
+    """Whether a processor computes it, operation by operation: then rows are taken a cache's worth at a time.
+
+    Each operation would read and write all of it otherwise, and new memory costs more than the arithmetic.
+    """
+    return matrix.device.type == "cpu" and matrix.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def _pieces(matrix: Tensor) -> Iterator[slice]:
+    rows = max(1, IN_CACHE // matrix.shape[1])
+    for start in range(0, matrix.shape[0], rows):
+        yield slice(start, start + rows)
 
 
 def int8_product(x: Tensor, weight: Tensor) -> Tensor | None:
