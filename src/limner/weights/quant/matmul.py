@@ -36,17 +36,26 @@ def supports_fp8(device: Compute) -> bool:
     return device.capability >= (9, 0) or device.torch >= ((2, 4) if device.windows else (2, 3))
 
 
+def scales_fp8_rows(device: Compute) -> bool:
+    """Scales by row and column within a float8 product, to bfloat16: NVIDIA's 9.0 and later, from torch 2.5."""
+    return supports_fp8(device) and device.capability >= (9, 0) and device.torch >= (2, 5)
+
+
 @cache
-def _probed(index: int) -> bool:
+def _probed(index: int) -> Compute:
     version = torch.__version__.split(".")
-    return supports_fp8(
-        Compute(
-            nvidia=torch.version.cuda is not None,
-            capability=torch.cuda.get_device_capability(index),
-            torch=(int(version[0]), int(version[1])),
-            windows=sys.platform == "win32",
-        )
+    return Compute(
+        nvidia=torch.version.cuda is not None,
+        capability=torch.cuda.get_device_capability(index),
+        torch=(int(version[0]), int(version[1])),
+        windows=sys.platform == "win32",
     )
+
+
+def _compute(device: torch.device) -> Compute | None:
+    if device.type != "cuda":
+        return None
+    return _probed(device.index if device.index is not None else torch.cuda.current_device())
 
 
 def multiplies_fp8(device: torch.device) -> bool:
@@ -54,7 +63,8 @@ def multiplies_fp8(device: torch.device) -> bool:
     told = mode().fp8
     if told is not None:
         return told
-    return device.type == "cuda" and _probed(device.index if device.index is not None else torch.cuda.current_device())
+    found = _compute(device)
+    return found is not None and supports_fp8(found)
 
 
 def _has_onednn() -> bool:
@@ -149,17 +159,40 @@ def fp8_product(x: Tensor, scale_x: Tensor, weight: Tensor, scale: Tensor, out: 
     if not multiplies_fp8(x.device) or k % 16 or n % 16 or m == 0 or both_e5m2:
         return None
     single = scale_x.numel() == 1 and scale.numel() == 1
-    one = torch.ones((), device=x.device)
-    product = torch._scaled_mm(
-        x.contiguous(),
-        weight.t(),
-        scale_a=scale_x.float().reshape(()) if single else one,
-        scale_b=scale.float().reshape(()) if single else one,
-        out_dtype=out if single else torch.float32,
-    )
-    result: Tensor = product[0] if isinstance(product, tuple) else product  # torch before 2.5: with the largest number
-    # Scales by row are multiplied outside: not every device does it within, and the sums are float32 either way.
-    return result if single else (result * scale_x.reshape(-1, 1) * scale.reshape(1, -1)).to(out)
+    if single:
+        scales = scale_x.float().reshape(()), scale.float().reshape(())
+    elif out == torch.bfloat16 and (found := _compute(x.device)) is not None and scales_fp8_rows(found):
+        scales = _column(scale_x, m), _column(scale, n).t()
+    else:  # multiplied outside; the sums are float32 either way
+        one = torch.ones((), device=x.device)
+        sums = _scaled_mm(x, weight, one, one, torch.float32)
+        return (sums * scale_x.reshape(-1, 1) * scale.reshape(1, -1)).to(out)
+    return _scaled_mm(x, weight, *scales, out)
+
+
+def _column(scale: Tensor, rows: int) -> Tensor:
+    return scale.float().reshape(-1, 1).expand(rows, 1).contiguous()
+
+
+def _scaled_mm(x: Tensor, weight: Tensor, scale_x: Tensor, scale: Tensor, out: torch.dtype) -> Tensor:
+    product = torch._scaled_mm(x.contiguous(), weight.t(), scale_a=scale_x, scale_b=scale, out_dtype=out)
+    return product[0] if isinstance(product, tuple) else product  # torch before 2.5: with the largest number
+
+
+def fp8_rounded(x: Tensor, scale: Tensor | None, by_row: bool) -> tuple[Tensor, Tensor]:
+    """x: (m, k) in e4m3, and what it was divided by: as near to `scale` as x's dtype has it, or what fits all, or each
+    row. In few passes over x, in its own dtype where that has float32's range.
+    """
+    largest = torch.finfo(torch.float8_e4m3fn).max
+    x = x if x.dtype == torch.bfloat16 else x.float()
+    fits = scale is None
+    if scale is None:
+        amax = torch.linalg.vector_norm(x, float("inf"), 1, keepdim=True) if by_row else x.abs().amax()
+        scale = amax.float() / largest
+    # What x is multiplied by is rounded to its dtype, so that is what the scale has to undo.
+    inverse = (1 / scale.clamp(min=LEAST)).to(x.dtype)
+    numbers = x * inverse
+    return (numbers if fits else numbers.clamp_(-largest, largest)).to(torch.float8_e4m3fn), 1 / inverse.float()
 
 
 def patches(

@@ -15,7 +15,7 @@ from torch import Tensor
 from limner.errors import BadInput
 from limner.weights.quant.layout import Encoded, Layout
 from limner.weights.quant.lookup import float8_as_float
-from limner.weights.quant.matmul import fp8_product
+from limner.weights.quant.matmul import fp8_product, fp8_rounded
 from limner.weights.quant.parts import Parts
 from limner.weights.quant.rounding import GRIDS, Rounding, positive
 
@@ -53,15 +53,18 @@ class Float8(Layout):
         numbers = parts.numbers.float().reshape(parts.rows, -1)
         return GRIDS[parts.numbers.dtype].spacing(numbers) * self.scale(parts) * 0.5 * (1 + 1e-4)
 
+    def encode_inputs(self, x: Tensor, parts: Parts) -> Parts:
+        """In e4m3 whatever the weight is: more of the product fits them."""
+        numbers, scale = fp8_rounded(x, parts.tensors.get("input_scale"), self.by_row)
+        return Parts(numbers, tuple(x.shape), x.dtype, {"scale": scale})
+
     def fast_linear(self, x: Tensor, parts: Parts, bias: Tensor | None) -> Tensor | None:
-        """The device's float8 product. Inputs are e4m3 whatever the weight is: more of the product fits them."""
-        layout = self if self.storage == torch.float8_e4m3fn else INPUTS[self.by_row]
-        return self.linear_of_parts(layout.encode_inputs(x, parts), parts, bias, x.dtype)
+        """The device's float8 product."""
+        return self.linear_of_parts(self.encode_inputs(x, parts), parts, bias, x.dtype)
 
     def rounded(self, x: Tensor, parts: Parts) -> Tensor:
         """As `fast_linear` rounds."""
-        layout = self if self.storage == torch.float8_e4m3fn else INPUTS[self.by_row]
-        return layout.decode(layout.encode_inputs(x, parts)).to(x.dtype)
+        return self.decode(self.encode_inputs(x, parts)).to(x.dtype)
 
     def linear_of_parts(self, x: Parts, weight: Parts, bias: Tensor | None, out: torch.dtype | None) -> Tensor | None:
         """Both in float8, multiplied where the device does that."""
@@ -79,4 +82,3 @@ LAYOUTS = (
     Float8("float8_e5m2", torch.float8_e5m2, by_row=False, least_sqnr=25.0),
     Float8("float8_e5m2_rowwise", torch.float8_e5m2, by_row=True, least_sqnr=25.0),
 )
-INPUTS = {layout.by_row: layout for layout in LAYOUTS if layout.storage == torch.float8_e4m3fn}
