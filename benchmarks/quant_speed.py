@@ -229,7 +229,7 @@ def main(arguments: list[str]) -> None:
     if "sd15" in parts:
         together("SD1.5", networks["sd15"], rounds)
     if "sdxl" in parts:
-        apart("SDXL", networks["sdxl"], rounds)
+        apart("SDXL", networks["sdxl"], min(rounds, 2))
     if "layouts" in parts:
         layouts(networks["sd15"], rounds)
 

@@ -210,7 +210,7 @@ def patches(
     seen = x.as_strided(
         (batch, *across, *size, channels), (b, y * stride[0], z * stride[1], y * dilation[0], z * dilation[1], c)
     )
-    return seen.reshape(batch, *across, -1)
+    return seen.reshape(batch, *across, -1).contiguous()
 
 
 def int8_convolution(
