@@ -246,7 +246,7 @@ class Model(Streamable):
                     stack.enter_context(other.loaded())
             network = stack.enter_context(
                 self.memory.loaded(
-                    self.source,
+                    self._placed(),
                     precision.storage,
                     working=working,
                     least=least,
@@ -255,8 +255,9 @@ class Model(Streamable):
                 )
             )
             self.memory.note(self)
-            self._network, self._written = network, self.source.patches
+            self._network, self._written = network, self._placed().patches
             stack.callback(self._leave)
+            self.write_patches(self.source.patches)
             stack.callback(self._put_objects(network))
             stack.callback(self.eject_model)
             self.call_back(CallbacksMP.ON_LOAD, self.load_device, 0, False, True)
@@ -268,9 +269,13 @@ class Model(Streamable):
         if self._network is not None:
             return self._network
         precision = self._precision()
-        with self.memory.loaded(self.source, precision.storage, compute=self.model_dtype()) as network:
+        with self.memory.loaded(self._placed(), precision.storage, compute=self.model_dtype()) as network:
             self.memory.note(self)
             return network
+
+    def _placed(self) -> NetworkSource:
+        """What is loaded: the network with its patches, or without, where a pack writes them into it."""
+        return self.source.with_patches(Patches()) if self.writes_itself else self.source
 
     _asking = False
 
@@ -285,7 +290,7 @@ class Model(Streamable):
     def _leave(self) -> None:
         try:
             if self._network is not None:
-                self.write_patches(self.source.patches)
+                self.write_patches(self._placed().patches)
         except BaseException:
             self.memory.forget(self.source)  # half patched
             raise
@@ -299,8 +304,24 @@ class Model(Streamable):
             raise BadInput("Weights are only changed while the model is in use.")
         if patches.digest == self._written.digest:
             return
-        self.memory.repatch(self._network, patches)
+        if self.writes_itself:
+            self._let_write(patches)
+        else:
+            self.memory.repatch(self._network, patches)
         self._written = patches
+
+    def _let_write(self, patches: Patches) -> None:
+        """Let a pack's class take out what it wrote, and write these."""
+        if self._written:
+            self.unpatch_model(self.load_device)
+            self._put_back()
+        own = self.source
+        self.source = own.with_patches(patches)
+        try:
+            for key in patches:
+                self.patch_weight_to_device(key, self.load_device)
+        finally:
+            self.source = own
 
     def _put_objects(self, network: nn.Module) -> Callable[[], None]:
         """Put patched objects into the network and beside it; the result takes them out again."""

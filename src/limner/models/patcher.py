@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from limner.errors import BadInput
 from limner.memory import casting, loading
+from limner.models.adopted import Adoptable
 from limner.models.hooking import Hooking
 from limner.sampling.wrappers import CallbacksMP
 from limner.weights import Patches, make_patches
@@ -33,7 +34,7 @@ class _Making(type):
         return super().__call__(*args, **kwargs)
 
 
-class ModelPatcher(Hooking, metaclass=_Making):
+class ModelPatcher(Hooking, Adoptable, metaclass=_Making):
     """model: the network. load_device, offload_device: where it computes and where it waits. size: bytes, 0: counted.
 
     `limner.models.model.Model` is one whose network is loaded from a file when it is needed.
@@ -54,7 +55,7 @@ class ModelPatcher(Hooking, metaclass=_Making):
         self._size = size
         self.weight_inplace_update = weight_inplace_update
         self._patches = Patches()
-        self.backup: dict[str, Tensor] = {}
+        self.backup: dict[str, Any] = {}
         self.patches_uuid: Any = uuid.uuid4()
         self._users = 0
         self._pins: dict[str, Tensor] = {}
@@ -209,10 +210,19 @@ class ModelPatcher(Hooking, metaclass=_Making):
         changed = self._patches.apply_kept(key, casting.cast_to(self.backup[key], device=device_to))
         self._set(key, changed.to(weight.dtype))
 
+    @property
+    def writes_itself(self) -> bool:
+        """Whether a pack's class writes patches into weights in a way of its own."""
+        return type(self).patch_weight_to_device is not ModelPatcher.patch_weight_to_device
+
     def _set(self, key: str, value: Tensor) -> None:
-        owner, _, leaf = key.rpartition(".")
-        module = self.model.get_submodule(owner)
-        setattr(module, leaf, nn.Parameter(value, requires_grad=False))
+        put_attribute(self.model, key, nn.Parameter(value, requires_grad=False))
+
+    def _put_back(self) -> None:
+        """The weights that were there before patches were written into the network."""
+        for key, kept in self.backup.items():
+            self._set(key, getattr(kept, "weight", kept))  # packs keep (weight, whether it was written in place)
+        self.backup.clear()
 
     # -- objects --------------------------------------------------------------------------------------------------
 
@@ -275,9 +285,7 @@ class ModelPatcher(Hooking, metaclass=_Making):
         """Take all of it out again."""
         self.eject_model()
         if unpatch_weights:
-            for key, weight in self.backup.items():
-                self._set(key, weight)
-            self.backup.clear()
+            self._put_back()
             casting.move(self.model, device_to)
         for name, obj in self.object_patches_backup.items():
             put_attribute(self.model, name, obj)

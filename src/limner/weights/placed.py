@@ -314,11 +314,24 @@ class PlacedNetwork:
 def _modules_of(network: nn.Module) -> list[_Module]:
     found = []
     for name, module in network.named_modules():
-        own = [leaf for leaf, value in module.named_parameters(recurse=False) if value is not None]
-        kept = module.state_dict(keep_vars=True) if module._buffers else {}
-        leaves = (*own, *(leaf for leaf, _ in module.named_buffers(recurse=False) if leaf in kept))
+        leaves = tuple(_weights(module))
         if leaves:
             found.append(_Module(module, f"{name}." if name else "", leaves))
+    return found
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters, and its buffers that are saved. What packs' layers put into `state_dict` may differ."""
+    own: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
+    kept = module.state_dict(keep_vars=True) if module._buffers else {}
+    return own | {leaf: value for leaf, value in module.named_buffers(recurse=False) if leaf in kept}
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """All that a file has to hold of a network, by name."""
+    found: dict[str, Tensor] = {}
+    for one in _modules_of(network):
+        found |= {one.prefix + leaf: value for leaf, value in _weights(one.module).items()}
     return found
 
 

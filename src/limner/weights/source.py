@@ -18,7 +18,7 @@ from limner.memory.units import Target
 from limner.weights.adapters import Adapter
 from limner.weights.lazy import LazyTensor, PackedTensor
 from limner.weights.patches import Patches
-from limner.weights.placed import FLOATS_OF_A_BYTE, PlacedNetwork
+from limner.weights.placed import FLOATS_OF_A_BYTE, PlacedNetwork, weights_of
 from limner.weights.quant.tensor import as_floats
 
 
@@ -79,7 +79,7 @@ class NetworkSource:
             network = self.build()
         network.eval().requires_grad_(False)
         self._check(network)
-        saved = network.state_dict(keep_vars=True)
+        saved = weights_of(network)
         for name, buffer in network.named_buffers():
             if buffer.is_meta and name not in saved:
                 raise BadInput(f"{self.name}: the buffer {name} has no value.", why="It is not part of the file.")
@@ -116,7 +116,7 @@ class NetworkSource:
         }
 
     def _check(self, network: nn.Module) -> None:
-        wanted = {name: tuple(entry.shape) for name, entry in network.state_dict(keep_vars=True).items()}
+        wanted = {name: tuple(entry.shape) for name, entry in weights_of(network).items()}
         missing = [name for name in wanted if name not in self.tensors]
         if missing:
             raise BadInput(
