@@ -294,8 +294,8 @@ def _default(one: Field[Any]) -> Any:
     return None if one.default is MISSING else one.default
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give the parser one flag a field. Flags that are not given leave no trace in the parsed namespace."""
+def add_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Give the parser, or a group of one, one flag a field. Flags that are not given leave no trace in the parsed namespace."""
     hints = get_type_hints(Settings)
     groups: dict[str, Any] = {}
     for one in fields(Settings):

@@ -82,11 +82,12 @@ def make_parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentPar
     shown = [one.name.upper() if one.default is Parameter.empty else f"[{one.name.upper()}]" for one in words]
     usage = " ".join(["limner", name, *shown, "[options]"])
     parser = argparse.ArgumentParser(f"limner {name}", usage, prose, allow_abbrev=False)
+    settings = parser.add_argument_group("settings")  # a group of its own, so that the command's options are said first
     for parameter in signature(function).parameters.values():
         hint = _plain(hints[parameter.name])
         if hint is Settings:
-            add_flags(parser)
-            parser.add_argument("--config", type=Path, default=None, help="A limner.toml to read settings from.")
+            add_flags(settings)
+            settings.add_argument("--config", type=Path, default=None, help="A limner.toml to read settings from.")
             continue
         flag = "--" + parameter.name.replace("_", "-")
         text = about.get(parameter.name, "")
