@@ -43,7 +43,7 @@ class Int8(Layout):
 
     def decode(self, parts: Parts) -> Tensor:
         """scale · number."""
-        return parts.numbers.float().reshape(parts.rows, -1).mul_(self.scale(parts))
+        return parts.numbers.reshape(parts.rows, -1).float().mul_(self.scale(parts))
 
     def half_steps(self, parts: Parts) -> Tensor:
         """Half a step; what float32 loses in dividing is a thousandth of that."""
