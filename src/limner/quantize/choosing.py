@@ -68,9 +68,10 @@ def with_inputs(
 
 
 def unreached(choices: Sequence[Choice], layers: Layers, inputs: Mapping[str, Inputs]) -> list[str]:
-    """Weights to be quantized whose layer was given nothing."""
+    """Weights in layouts with fixed scales of inputs whose layer was given nothing."""
     reached = {layer for layer, seen in inputs.items() if seen.reached}
-    return [one.name for one in choices if one.layout is not None and layers.of.get(one.name) not in reached]
+    fixed = [one.name for one in choices if one.layout is not None and one.layout.largest_input is not None]
+    return [name for name in fixed if layers.of.get(name) not in reached]
 
 
 def options_of(
