@@ -75,4 +75,4 @@ def _gradients(picture: Tensor) -> Tensor:
     grey = (picture * (weights / weights.sum())[:, None, None]).sum(0)
     half = F.avg_pool2d(grey[None, None], 2)
     across = torch.tensor([[1.0, 0.0, -1.0]]).repeat(3, 1)[None, None] / 3
-    return (F.conv2d(half, across, padding=1) ** 2 + F.conv2d(half, across.mT, padding=1) ** 2).sqrt()
+    return (F.conv2d(half, across) ** 2 + F.conv2d(half, across.mT) ** 2).sqrt()
