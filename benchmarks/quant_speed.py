@@ -25,6 +25,7 @@ from benchmarks import report
 from limner.memory.devices import has_native_bf16
 from limner.models.unet import UNet, UNetConfig
 from limner.weights.quant import REGISTRY, QuantizedTensor, quantize
+from tests.models.checkpoints import real_header
 
 Step = Callable[[], Tensor]
 LEAST_WEIGHTS = 1 << 16
@@ -72,14 +73,17 @@ class Network:
         return network, lambda: network(*inputs)
 
 
-SDXL = UNetConfig(
-    channel_mult=(1, 2, 4), num_res_blocks=(2, 2, 2), transformer_depth=(0, 0, 2, 2, 10, 10),
-    transformer_depth_middle=10, transformer_depth_output=(10, 10, 10, 2, 2, 2, 0, 0, 0),
-    use_linear_in_transformer=True, context_dim=2048, adm_in_channels=2816, num_heads=-1, num_head_channels=64,
-)  # fmt: skip
-NETWORKS = {"sd15": Network(UNetConfig()), "sdxl": Network(SDXL, text=2048)}
+def published(header: str) -> UNetConfig:
+    """The dimensions of a published file's diffusion model."""
+    found, prefix = real_header(header), "model.diffusion_model."
+    shapes = {name.removeprefix(prefix): found.shape(name) for name in found if name.startswith(prefix)}
+    return UNetConfig.from_state(shapes, {})
+
+
+SD15, SDXL = published("sd15"), published("sdxl-base")
+NETWORKS = {"sd15": Network(SD15), "sdxl": Network(SDXL, text=2048)}
 QUICK = {
-    "sd15": Network(UNetConfig(model_channels=128), side=16),
+    "sd15": Network(replace(SD15, model_channels=128), side=16),
     "sdxl": Network(replace(SDXL, model_channels=128), side=16, text=2048),
 }
 

@@ -58,7 +58,7 @@ def test_tables_that_inference_made_serve_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [1, 5, IN_CACHE // 64 + 3])
+@pytest.mark.parametrize("rows", [1, 5, IN_CACHE // 32 + 3])
 def test_rows_are_rounded_to_the_nearest_each_by_its_largest(rows: int, dtype: torch.dtype) -> None:
     x = torch.randn(rows, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
     x[0] = 0

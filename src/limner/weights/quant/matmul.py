@@ -121,11 +121,11 @@ def scaled_sums(sums: Tensor, scale_x: Tensor, scale: Tensor, bias: Tensor | Non
 
 
 def _in_pieces(matrix: Tensor) -> bool:
-    """Whether a processor computes it, operation by operation: then rows are taken a cache's worth at a time.
+    """Whether a processor computes much of it, operation by operation: then rows are taken a cache's worth at a time.
 
     Each operation would read and write all of it otherwise, and new memory costs more than the arithmetic.
     """
-    return matrix.device.type == "cpu" and matrix.numel() > 0 and not torch.compiler.is_compiling()
+    return matrix.device.type == "cpu" and matrix.numel() > 2 * IN_CACHE and not torch.compiler.is_compiling()
 
 
 def _pieces(matrix: Tensor) -> Iterator[slice]:
