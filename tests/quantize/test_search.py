@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from limner.quantize.choosing import Layers, as_recipe, options_of, quantized_model, searched, unreached, with_inputs
+from limner.quantize.inputs import known_of
 from limner.quantize.samples import latent_of
 from limner.quantize.search import Option, Trial, decibels, fewest, hull, noise_of, search, steps, within
 from limner.quantize.watch import Watch
-from limner.weights.lazy import PackedTensor
+from limner.weights.lazy import LazyTensor, PackedTensor
 from limner.weights.quant import REGISTRY, sqnr
 from limner.weights.quant.recipe import Choice, Recipe
 from tests.quantize.make import QUICK, small, starter, watched_starter
@@ -89,6 +90,20 @@ def test_a_fixed_scale_of_inputs_counts_in_the_noise() -> None:
     plain = Choice("matrix.weight", layout)
     fitting, poor = (replace(plain, inputs={"input_scale": torch.tensor(scale)}) for scale in (0.03, 1.0))
     assert trial.noise({"matrix": plain}) < trial.noise({"matrix": fitting}) < trial.noise({"matrix": poor})
+
+
+@pytest.mark.parametrize(("name", "size"), [("float8_e4m3fn", 1e4), ("int8_rowwise", 1.0), ("nvfp4", 1e5)])
+def test_a_calibrated_scale_is_better_than_one_that_nobody_measured(name: str, size: float) -> None:
+    network, watch, layout = small(), Watch(keep=1), REGISTRY[name]
+    with watch.on(network):
+        network(size * torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(1)))
+    trial = Trial(network, watch.passes, lambda layer: network.get_submodule(layer).weight)
+    known = known_of(watch.inputs["matrix"], layout, LazyTensor.of(network.matrix.weight))
+    calibrated, one = (
+        trial.noise({"matrix": Choice("matrix.weight", layout, inputs=inputs)})
+        for inputs in (known, {"input_scale": torch.tensor(1.0)})
+    )
+    assert decibels(calibrated) > decibels(one) + 6
 
 
 def starter_choices() -> tuple[Layers, list[Choice], list[Choice]]:
