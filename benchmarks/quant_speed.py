@@ -1,6 +1,7 @@
 """How fast are quantized networks on a processor, how large, how near?   Random weights, 256×256 pixels, batch 2.
 
-`python -m benchmarks.quant_speed [--quick] [layers] [sd15] [sdxl] [layouts]`: all parts where none is named.
+`python -m benchmarks.quant_speed [--quick] [layers] [sd15] [sdxl] [layouts | NAME …]`: all parts where none is
+named; NAME is of a layout.
 budget: int8 with dynamic activations at least 3.5 times float32's rate in a linear layer of 1024×1280×1280, and in a
 whole step 2.8 times float32's and 1.3 times bfloat16's; bytes of quantized layers at most 0.55 of float16's in eight
 bits, 0.32 in four; a step with weights alone in few bits at most 1.5 times float32's time.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter, process_time
@@ -203,12 +204,12 @@ def _told(name: str, times: Mapping[str, list[float]], near: float, part: float,
     report(f"int8 bytes of {name}", value=part, budget=0.55)
 
 
-def layouts(network: Network, rounds: int) -> None:
+def layouts(network: Network, rounds: int, names: Sequence[str]) -> None:
     """Weights alone in few bits, each in turn with float32."""
     _, plain = network.step(torch.float32)
     with torch.inference_mode():
         exact = plain()
-    for layout in LAYOUTS:
+    for layout in names:
         built, step = network.step(torch.float32, layout)
         times = in_turn({"float32": plain, layout: step}, rounds)
         with torch.inference_mode():
@@ -234,8 +235,9 @@ def main(arguments: list[str]) -> None:
         together("SD1.5", networks["sd15"], rounds)
     if "sdxl" in parts:
         apart("SDXL", networks["sdxl"], min(rounds, 2))
-    if "layouts" in parts:
-        layouts(networks["sd15"], rounds)
+    named = LAYOUTS if "layouts" in parts else [one for one in parts if one in LAYOUTS]
+    if named:
+        layouts(networks["sd15"], min(rounds, 2), named)
 
 
 if __name__ == "__main__":
