@@ -130,10 +130,10 @@ def hollow(path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["int8_rowwise", "float8_e4m3fn"])
-def test_a_gigabyte_takes_less_than_two_of_memory(tmp_path, name: str) -> None:
+def test_a_gigabyte_takes_less_than_two_of_memory(tmp_path) -> None:
+    """benchmarks/quant_memory.py asks the same of four gigabytes and of other layouts."""
     source, target = hollow(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
-    arguments = ["quantize", source, target, "--format", name]
+    arguments = ["quantize", source, target, "--format", "int8_rowwise"]
     run = subprocess.run(
         [sys.executable, "-c", MEASURED, *map(str, arguments)],
         capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
