@@ -231,3 +231,17 @@ def test_every_cut_is_refused(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(BadInput, match="not a usable GGUF file"):
             CheckpointHeader.read(path)
+
+
+@pytest.mark.parametrize("kind", ["gguf_q4_0", "gguf_q5_0"])
+def test_the_bound_holds_where_the_largest_are_of_both_signs(kind: str) -> None:
+    """One more step is wanted on one side than there is, and steps are rounded to float16."""
+    weights = torch.randn(4096, 32, generator=torch.manual_seed(0))
+    weights[:, 0] = weights.abs().amax(1)
+    weights[:, 1] = -weights[:, 0]
+    found = QuantizedTensor.from_float(weights, kind)
+    bound = found.error_bound()
+    assert bound is not None
+    error = (found.dequantize() - weights).abs()
+    assert bool((error <= bound).all())
+    assert bool((error > 0.99 * bound).any())

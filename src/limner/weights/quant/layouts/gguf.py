@@ -73,7 +73,8 @@ class GGUF(Layout):
         if self.kind in ("Q4_0", "Q5_0"):
             top = 7 if self.kind == "Q4_0" else 15
             codes = self.form.read(blocks) / blocks[:, :2].contiguous().view(torch.float16).float().where(step > 0, 1)
-            bound = bound + (codes.round() == top) * step * 0.5
+            # As large as the largest and of the other sign: half a step more, and what float16 took off the steps.
+            bound = bound + (codes.round() == top) * step * (0.5 + (top + 1) * 2.0**-11)
         return bound.reshape(parts.rows, parts.columns)
 
     def viewed(self, parts: Parts, shape: tuple[int, ...]) -> Parts | None:
