@@ -295,7 +295,7 @@ def _default(one: Field[Any]) -> Any:
 
 
 def add_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Give the parser, or a group of one, one flag a field. Flags that are not given leave no trace in the parsed namespace."""
+    """Give the parser, or a group of one, one flag a field. Those not given leave no trace in the parsed namespace."""
     hints = get_type_hints(Settings)
     groups: dict[str, Any] = {}
     for one in fields(Settings):

@@ -23,8 +23,18 @@ ALLOWED: dict[str, set[str]] = {
     "server": {"graph", "store", "engine"},
     "quantize": {"weights", "memory", "sampling", "models"},
     "cli": {
-        "graph", "store", "memory", "weights", "sampling", "models", "quantize", "engine", "nodes", "compat", "server",
-    },  # fmt: skip
+        "graph",
+        "store",
+        "memory",
+        "weights",
+        "sampling",
+        "models",
+        "quantize",
+        "engine",
+        "nodes",
+        "compat",
+        "server",
+    },
 }
 FREE = {"errors", "settings", ""}
 TORCH_FREE = ("graph", "store", "engine", "server", "cli")
