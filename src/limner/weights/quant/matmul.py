@@ -15,8 +15,8 @@ from limner.weights.quant.mode import mode
 
 LARGEST = 127
 LEAST = torch.finfo(torch.float32).smallest_normal
-IN_CACHE = 1 << 17
-"""Numbers of four bytes that a core's cache holds: half of 1 MiB."""
+IN_CACHE = 1 << 18
+"""Numbers of four bytes that a core's cache of 1 MiB holds. Half of them take 7 to 14 % longer on two threads."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _in_pieces(matrix: Tensor) -> bool:
 
     Each operation would read and write all of it otherwise, and new memory costs more than the arithmetic.
     """
-    return matrix.device.type == "cpu" and matrix.numel() > 2 * IN_CACHE and not torch.compiler.is_compiling()
+    return matrix.device.type == "cpu" and matrix.numel() > IN_CACHE and not torch.compiler.is_compiling()
 
 
 def _pieces(matrix: Tensor) -> Iterator[slice]:
