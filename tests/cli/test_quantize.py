@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,7 @@ from limner.weights.ops import Linear
 from limner.weights.quant.files import quantized
 from tests.models.checkpoints import checkpoint, memory, tensors
 from tests.weights.quant.checker import Checked
+from tests.weights.quant.hollow import hollow, peak
 
 GIGABYTE = 1 << 30
 
@@ -101,45 +99,13 @@ def test_a_file_may_be_replaced_where_that_is_said(tmp_path, capsys) -> None:
 
 # -- What it takes ---------------------------------------------------------------------------------------------------
 
-MEASURED = """
-import resource, sys
-from limner.cli import main
-status = main(sys.argv[1:])
-print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-sys.exit(status)
-"""
-
-
-def hollow(path: Path) -> Path:
-    """A gigabyte of zeros as two tensors, one of them nearly all of it; the disk holds none of them."""
-    rows = GIGABYTE // 2 // 16384 - 64
-    header, end = {}, 0
-    for name, shape in (
-        ("model.diffusion_model.blocks.0.a.weight", (rows, 16384)),
-        ("model.diffusion_model.blocks.1.a.weight", (64, 16384)),
-    ):
-        size = 2 * math.prod(shape)
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
-    return path
-
 
 @pytest.mark.slow
 def test_a_gigabyte_takes_less_than_two_of_memory(tmp_path) -> None:
     """benchmarks/quant_memory.py asks the same of four gigabytes and of other layouts."""
-    source, target = hollow(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
-    arguments = ["quantize", source, target, "--format", "int8_rowwise"]
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURED, *map(str, arguments)],
-        capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    peak = int(run.stdout.rsplit("PEAK ", 1)[1])
-    assert peak < 1.25 * GIGABYTE  # of which torch takes a third; two are promised for any size
+    source, target = hollow(tmp_path / "in.safetensors", GIGABYTE), tmp_path / "out.safetensors"
+    most = peak(source, target, "int8_rowwise", {**os.environ, "OMP_NUM_THREADS": "1"})
+    assert most < 1.25 * GIGABYTE  # of which torch takes a third; two are promised for any size
     assert target.stat().st_size == pytest.approx(GIGABYTE / 2, rel=0.01)
 
 
