@@ -215,13 +215,14 @@ class ModelPatcher(Hooking, Adoptable, metaclass=_Making):
         """Whether a pack's class writes patches into weights in a way of its own."""
         return type(self).patch_weight_to_device is not ModelPatcher.patch_weight_to_device
 
-    def _set(self, key: str, value: Tensor) -> None:
-        put_attribute(self.model, key, nn.Parameter(value, requires_grad=False))
+    def _set(self, key: str, value: Any) -> None:
+        """value: a tensor, or what packs keep of one: (weight, whether it was written in place)."""
+        put_attribute(self.model, key, nn.Parameter(getattr(value, "weight", value), requires_grad=False))
 
     def _put_back(self) -> None:
         """The weights that were there before patches were written into the network."""
         for key, kept in self.backup.items():
-            self._set(key, getattr(kept, "weight", kept))  # packs keep (weight, whether it was written in place)
+            self._set(key, kept)
         self.backup.clear()
 
     # -- objects --------------------------------------------------------------------------------------------------

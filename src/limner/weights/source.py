@@ -78,8 +78,8 @@ class NetworkSource:
         with torch.device("meta"):
             network = self.build()
         network.eval().requires_grad_(False)
-        self._check(network)
         saved = weights_of(network)
+        self._check(saved)
         for name, buffer in network.named_buffers():
             if buffer.is_meta and name not in saved:
                 raise BadInput(f"{self.name}: the buffer {name} has no value.", why="It is not part of the file.")
@@ -115,8 +115,8 @@ class NetworkSource:
             for name in self.tensors
         }
 
-    def _check(self, network: nn.Module) -> None:
-        wanted = {name: tuple(entry.shape) for name, entry in weights_of(network).items()}
+    def _check(self, weights: Mapping[str, Tensor]) -> None:
+        wanted = {name: tuple(entry.shape) for name, entry in weights.items()}
         missing = [name for name in wanted if name not in self.tensors]
         if missing:
             raise BadInput(
