@@ -40,6 +40,7 @@ from limner.sampling.latent_formats import FORMATS
 from limner.sampling.wrappers import run_network
 from limner.weights.header import CheckpointHeader
 from limner.weights.ops import LayerNorm, Linear, RMSNorm
+from limner.weights.quant.together import projected
 
 if TYPE_CHECKING:
     from limner.models.base import BaseModel
@@ -198,7 +199,9 @@ class Attention(nn.Module):
         return self._parts(x, projections, (self.norm_added_q, self.norm_added_k))
 
     def _parts(self, x: Tensor, projections: Iterable[nn.Module], norms: Iterable[nn.Module]) -> list[Tensor]:
-        parts = [project(x).view(*x.shape[:2], self.heads, -1) for project in projections]
+        parts = [
+            one.view(*x.shape[:2], self.heads, -1) for one in projected(*((project, x) for project in projections))
+        ]
         for place, norm in enumerate(norms):
             parts[place] = norm(parts[place])
         return parts

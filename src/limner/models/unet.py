@@ -29,6 +29,7 @@ from limner.models.layers.lifetimes import split_linear, untouched
 from limner.models.layers.shapes import Overrides, Shapes, agree, count, groups, shape
 from limner.sampling.wrappers import run_network
 from limner.weights.ops import Conv2d, Embedding, GroupNorm, LayerNorm, Linear
+from limner.weights.quant.together import projected
 
 Control = Mapping[str, list[Tensor | None]]
 
@@ -262,7 +263,7 @@ class CrossAttention(nn.Module):
         hooks = Hooks.of(transformer_options)
         context = x if context is None else context
         x, context, value = hooks.many(f"{self.point}_patch", x, context, context if value is None else value)
-        q, k, v = self.to_q(x), self.to_k(context), self.to_v(value)
+        q, k, v = projected((self.to_q, x), (self.to_k, context), (self.to_v, value))
         replacement = hooks.replacement(self.point, hooks.get("block_index", 0))
         if replacement is None:
             out = attention.optimized_attention(

@@ -237,6 +237,11 @@ class Layout(ABC):
         del x, parts, bias, kind
         return None
 
+    def multiplies(self, device: torch.device) -> bool:
+        """Whether `linear_of_parts` multiplies there what `encode_inputs` makes."""
+        del device
+        return False
+
     def linear_of_parts(self, x: Parts, weight: Parts, bias: Tensor | None, out: torch.dtype | None) -> Tensor | None:
         """x: (m, columns) in a layout of the same kind → (m, rows) in `out` or x's dtype; None: dequantize x first."""
         del x, weight, bias, out

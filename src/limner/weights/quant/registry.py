@@ -130,6 +130,10 @@ class Registry(Mapping[str, Layout]):
             if found is not None:
                 yield found
 
+    def first(self, operation: Any, layout: Layout) -> Operation | None:
+        """What does an operation on a layout before all others; None where nothing does."""
+        return self.generic(operation) or next(self.special(operation, layout), None)
+
     def own(self, operation: Any, layout: Layout) -> Operation | None:
         """What was registered for just this layout."""
         return self._special.get((operation, layout))

@@ -15,7 +15,7 @@ from torch import Tensor
 from limner.errors import BadInput
 from limner.weights.quant.layout import Encoded, Layout
 from limner.weights.quant.lookup import float8_as_float
-from limner.weights.quant.matmul import fp8_product, fp8_rounded
+from limner.weights.quant.matmul import fp8_product, fp8_rounded, multiplies_fp8
 from limner.weights.quant.parts import Parts
 from limner.weights.quant.rounding import GRIDS, Rounding, positive
 
@@ -65,6 +65,10 @@ class Float8(Layout):
     def rounded(self, x: Tensor, parts: Parts) -> Tensor:
         """As `fast_linear` rounds."""
         return self.decode(self.encode_inputs(x, parts)).to(x.dtype)
+
+    def multiplies(self, device: torch.device) -> bool:
+        """Where there are float8 products."""
+        return multiplies_fp8(device)
 
     def linear_of_parts(self, x: Parts, weight: Parts, bias: Tensor | None, out: torch.dtype | None) -> Tensor | None:
         """Both in float8, multiplied where the device does that."""

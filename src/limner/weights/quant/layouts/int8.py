@@ -15,7 +15,14 @@ from torch import Tensor
 
 from limner.errors import BadInput
 from limner.weights.quant.layout import Activations, Convolution, Encoded, Layout
-from limner.weights.quant.matmul import LARGEST, int8_convolution, int8_product, rounded_rows, scaled_sums
+from limner.weights.quant.matmul import (
+    LARGEST,
+    int8_convolution,
+    int8_product,
+    multiplies_int8_on_cpu,
+    rounded_rows,
+    scaled_sums,
+)  # fmt: skip
 from limner.weights.quant.parts import Parts, matrix_shape
 from limner.weights.quant.rounding import Rounding, positive
 
@@ -67,6 +74,10 @@ class Int8(Layout):
     def fast_linear(self, x: Tensor, parts: Parts, bias: Tensor | None) -> Tensor | None:
         """The sums of an int8 product are exact; scales and bias follow in float32."""
         return self.linear_of_parts(self.encode_inputs(x, parts), parts, bias, x.dtype)
+
+    def multiplies(self, device: torch.device) -> bool:
+        """Where int8 products are faster."""
+        return device.type == "cuda" or (device.type == "cpu" and multiplies_int8_on_cpu())
 
     def linear_of_parts(self, x: Parts, weight: Parts, bias: Tensor | None, out: torch.dtype | None) -> Tensor | None:
         """Both in int8, multiplied where that is faster than floats."""
