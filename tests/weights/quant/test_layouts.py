@@ -3,6 +3,8 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -336,3 +338,35 @@ def test_smoothing_makes_uneven_inputs_cheap() -> None:
     assert sqnr(exact, F.linear(x, smooth)) > sqnr(exact, plain) + 3
     with computing(full_precision=True):
         assert sqnr(F.linear(x, smooth.dequantize()), F.linear(x, smooth)) > 100
+
+
+@pytest.mark.parametrize("name", [one for one in REGISTRY if REGISTRY[one].row_by_row])
+@pytest.mark.parametrize("shape", [(1, 64), (7, 100), (128,), (32, 16)])
+def test_shapes_of_parts_are_known_without_numbers(name: str, shape: tuple[int, ...]) -> None:
+    layout = REGISTRY[name]
+    if layout.matrices_only and len(shape) != 2:
+        pytest.skip("it holds matrices only")
+    told, made = layout.expected(shape), layout.quantize(torch.randn(shape))
+    assert told.plain == made.plain
+    assert {key: (one.shape, one.dtype) for key, one in told.all_tensors().items()} == {
+        key: (one.shape, one.dtype) for key, one in made.all_tensors().items()
+    }
+
+
+WITHOUT_COMPILER = """
+import sys, torch
+from limner.weights.quant import REGISTRY, QuantizedTensor, quantize
+for layout in REGISTRY.values():
+    if layout.writes:
+        parts = quantize(torch.randn(64, 256), layout).parts
+        read = layout.from_file(layout.to_file(parts), shape=(64, 256), **parts.plain)
+        weight = torch.nn.Parameter(QuantizedTensor.of(layout, read), requires_grad=False)
+        with torch.inference_mode():
+            torch.nn.functional.linear(torch.randn(4, 256), weight)
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_quantized_weight_is_read_and_used_without_importing_torchs_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_COMPILER], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

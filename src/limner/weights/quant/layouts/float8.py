@@ -23,6 +23,7 @@ from limner.weights.quant.rounding import GRIDS, Rounding, positive
 class Float8(Layout):
     """dtype: of the numbers. by_row: a scale for each."""
 
+    row_by_row = True
     largest_input = torch.finfo(torch.float8_e4m3fn).max
 
     def __init__(self, name: str, dtype: torch.dtype, by_row: bool, least_sqnr: float) -> None:

@@ -25,6 +25,7 @@ class Int4Groups(Layout):
     """group: weights that share a scale, even, at least 16. The last group of a row may be shorter."""
 
     name = "int4_groups"
+    row_by_row = True
     storage = torch.uint8
     elementwise = False
     block = GROUP

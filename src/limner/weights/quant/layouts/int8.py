@@ -30,6 +30,7 @@ from limner.weights.quant.rounding import Rounding, positive
 class Int8(Layout):
     """by_row: a scale for each row. activations: "dynamic" rounds each token with a scale of its own."""
 
+    row_by_row = True
     storage = torch.int8
     largest_input = LARGEST
 

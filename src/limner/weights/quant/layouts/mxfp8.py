@@ -26,6 +26,7 @@ class MXFP8(Layout):
     """Numbers (rows, columns padded to 32), scales (rows, blocks) uint8."""
 
     name = "mxfp8"
+    row_by_row = True
     storage = torch.float8_e4m3fn
     elementwise = False
     block = BLOCK

@@ -36,6 +36,7 @@ VALUES = (
 class NF4(Layout):
     """double: the scales are quantized as well."""
 
+    row_by_row = True
     storage = torch.uint8
     elementwise = False
     block = BLOCK

@@ -38,6 +38,7 @@ class NVFP4(Layout):
     """Numbers (rows, columns padded to 16, halved), block scales (rows, blocks), one global scale."""
 
     name = "nvfp4"
+    row_by_row = True
     storage = torch.uint8
     elementwise = False
     stored: Mapping[str, str] = {"scale": "weight_scale", "global_scale": "weight_scale_2"}
