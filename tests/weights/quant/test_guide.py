@@ -134,10 +134,9 @@ def test_q05_generic_first_then_the_layout_then_its_classes_then_dequantize() ->
         assert calls == ["generic", "layout", "class"]
         assert torch.equal(torch.tan(weight), torch.tan(weight.dequantize()))
     finally:
-        REGISTRY._special = {
-            key: one for key, one in REGISTRY._special.items() if key[0] not in (aten.sin.default, aten.cos.default)
-        }
-        REGISTRY._generic.pop(aten.sin.default)
+        REGISTRY.off(layout, aten.sin.default)
+        REGISTRY.off(type(layout), aten.cos.default)
+        REGISTRY.off(None, aten.sin.default)
     assert isinstance(torch.sin(weight), Tensor)
 
 

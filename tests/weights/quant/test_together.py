@@ -118,4 +118,4 @@ def test_an_operation_that_was_registered_for_the_layout_is_done() -> None:
         expected = [2 * packing.linear(x, each.weight.data.parts, each.bias) for each in layers]
         assert all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
     finally:
-        REGISTRY._special.pop((aten.linear.default, packing))
+        REGISTRY.off("int8_dynamic", aten.linear.default)

@@ -52,7 +52,7 @@ class Layout(ABC):
     that is not how scales go. matrices_only: other shapes are refused. activations: what happens to inputs when nothing
     is said. largest_input: what the largest input becomes by a fixed `input_scale`; None where it has no such.
     row_by_row: all that `encode` makes has the matrix's rows as its first axis, or no axis at all, so that two rows
-    tell shapes. may_be_zero: scales that zero does no harm. least_sqnr: dB on Gaussian numbers, which the tests hold it to.
+    tell shapes. may_be_zero: scales that zero does no harm. least_sqnr: dB on Gaussian numbers, as tests hold it to.
     """
 
     name: str

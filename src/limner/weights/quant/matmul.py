@@ -85,11 +85,9 @@ def rounded_rows(x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     x = x.float()  # reductions of bfloat16 take four times as long
     fits = scale is None
     if scale is None:
-        amax = torch.maximum(
-            x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_()
-        )  # abs() would be written out first
-        scale = (amax / LARGEST).clamp_(min=LEAST)  # zeros stay zeros
-    inverse = 1 / scale
+        low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)  # abs() would be written out first
+        scale = torch.maximum(high, low.neg_()).div_(LARGEST).clamp_(min=LEAST)  # zeros stay zeros
+    inverse = scale.reciprocal()
     if not _in_pieces(x):
         divided = torch.mul(x, inverse).round_()
         return (divided if fits else divided.clamp_(-LARGEST, LARGEST)).to(torch.int8), scale

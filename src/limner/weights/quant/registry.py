@@ -31,6 +31,7 @@ class Registry(Mapping[str, Layout]):
         self._shown: dict[str, str] = {}
         self._generic: dict[Any, Operation] = {}
         self._special: dict[tuple[Any, object], Operation] = {}
+        self._found: dict[tuple[Any, Layout], tuple[Operation, ...]] = {}
         self._read = False
 
     def __getitem__(self, name: str) -> Layout:
@@ -70,6 +71,7 @@ class Registry(Mapping[str, Layout]):
             for operation, owner in tuple(self._special):  # what was registered for a name that was to come
                 if owner in (layout.name, *other_names):
                     self._special[operation, layout] = self._special.pop((operation, owner))
+                    self._found.clear()
         return layout
 
     def unregister(self, name: str) -> None:
@@ -79,6 +81,7 @@ class Registry(Mapping[str, Layout]):
             self._others = {other: main for other, main in self._others.items() if main != name}
             self._shown.pop(name, None)
             self._special = {key: one for key, one in self._special.items() if key[1] not in (layout, name)}
+            self._found.clear()
 
     def unname(self, name: str) -> None:
         """Forget another name of a layout."""
@@ -101,6 +104,7 @@ class Registry(Mapping[str, Layout]):
         def keep(function: Operation) -> Operation:
             with self._lock:
                 self._generic |= dict.fromkeys(operations, function)
+                self._found.clear()
             return function
 
         return keep
@@ -115,24 +119,32 @@ class Registry(Mapping[str, Layout]):
         def keep(function: Operation) -> Operation:
             with self._lock:
                 self._special |= dict.fromkeys(((operation, owner) for operation in operations), function)
+                self._found.clear()
             return function
 
         return keep
 
-    def generic(self, operation: Any) -> Operation | None:
-        """What does an operation whatever the layout."""
-        return self._generic.get(operation)
+    def off(self, layout: str | Layout | type[Layout] | None, *operations: Any) -> None:
+        """Forget what `on` registered, or for None `on_all`; what others registered holds again."""
+        owner: object = self.get(layout, layout) if isinstance(layout, str) else layout
+        with self._lock:
+            for operation in operations:
+                if owner is None:
+                    self._generic.pop(operation, None)
+                self._special.pop((operation, owner), None)
+            self._found.clear()
 
-    def special(self, operation: Any, layout: Layout) -> Iterator[Operation]:
-        """What does an operation on a layout: its own first, then those of its classes."""
-        for owner in (layout, *type(layout).__mro__):
-            found = self._special.get((operation, owner))
-            if found is not None:
-                yield found
-
-    def first(self, operation: Any, layout: Layout) -> Operation | None:
-        """What does an operation on a layout before all others; None where nothing does."""
-        return self.generic(operation) or next(self.special(operation, layout), None)
+    def able(self, operation: Any, layout: Layout) -> tuple[Operation, ...]:
+        """What does an operation on a layout, in the order in which they are asked: what is registered for all, the
+        layout's own, those of its classes. This is asked at each use of a weight, so that it is remembered.
+        """
+        found = self._found.get((operation, layout))
+        if found is None:
+            with self._lock:
+                keys = ((operation, owner) for owner in (layout, *type(layout).__mro__))
+                several = (self._generic.get(operation), *map(self._special.get, keys))
+                found = self._found[operation, layout] = tuple(one for one in several if one is not None)
+        return found
 
     def own(self, operation: Any, layout: Layout) -> Operation | None:
         """What was registered for just this layout."""

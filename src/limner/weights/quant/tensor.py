@@ -252,10 +252,12 @@ def rebuild(layout: str, state: tuple[Any, ...], transposed: bool, parameter: bo
 
 def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Who knows the operation does it; else it is done on what the tensors stand for."""
-    first = next(quantized_in((args, kwargs)), None)
+    first = next((one for one in args if isinstance(one, QuantizedTensor)), None)
+    if first is None:  # in a list or by name
+        first = next(quantized_in((args, kwargs)), None)
     if first is None:
         return func(*args, **kwargs)
-    for operation in _able(func, first.packing):
+    for operation in REGISTRY.able(func, first.packing):
         result = operation(func, args, kwargs)
         if result is not NotImplemented:
             return result
@@ -264,13 +266,6 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if result is not NotImplemented:
             return result
     return dequantized(func, args, kwargs)
-
-
-def _able(func: Any, layout: Layout) -> Iterator[Callable[..., Any]]:
-    generic = REGISTRY.generic(func)
-    if generic is not None:
-        yield generic
-    yield from REGISTRY.special(func, layout)
 
 
 def dequantized(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

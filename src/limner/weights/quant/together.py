@@ -52,6 +52,6 @@ def _rounding_weight(layer: nn.Module, x: Tensor) -> QuantizedTensor | None:
     if hooks or type(layer) is not Linear or "forward" in vars(layer) or layer.streamed is not None:
         return None
     packing, parts = weight.packing, weight.parts
-    ours = all(REGISTRY.first(operation, packing) is own for operation, own in PRODUCTS.items())
+    ours = all(REGISTRY.able(operation, packing)[0] is own for operation, own in PRODUCTS.items())
     plain = ours and not weight._transposed and not OF_INPUTS & parts.tensors.keys()
     return weight if plain and packing.rounds_inputs(parts) and packing.multiplies(x.device) else None
