@@ -1,10 +1,12 @@
 """Queries, keys and values: inputs that are the same are rounded once, and nothing else changes."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from limner.weights.ops import Linear
+from limner.weights.ops import Conv2d, Linear
 from limner.weights.quant import REGISTRY, QuantizedTensor, computing, quantize
 from limner.weights.quant.matmul import multiplies_int8_on_cpu
 from limner.weights.quant.operations import aten, linear
@@ -101,6 +103,32 @@ def test_a_forward_of_ones_own_is_called() -> None:
     changed, x = layer(), torch.randn(3, 64)
     changed.forward = lambda given: given * 2  # type: ignore[method-assign]
     assert torch.equal(projected((changed, x), (layer(), x))[0], x * 2)
+
+
+@pytest.mark.parametrize("layout", ["int8_dynamic", "int8_rowwise", "float8_e4m3fn"])
+def test_gradients_of_inputs_are_those_of_what_the_weight_stands_for(layout: str) -> None:
+    packed, x = layer(layout), torch.randn(3, 64, requires_grad=True)
+    dense = packed.weight.dequantize()  # type: ignore[operator]
+    for made in (packed(x), projected((packed, x))[0]):
+        (found,) = torch.autograd.grad(made.sum(), x)
+        assert torch.allclose(found, dense.sum(0).expand(3, 64), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+@pytest.mark.parametrize("layout", ["int8_dynamic", "int8_rowwise", "nf4", "mxfp8"])
+@pytest.mark.parametrize(("kept", "dtype"), [(torch.float16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_the_dtype_that_a_weight_stands_for_does_not_matter(
+    layout: str, kept: torch.dtype, dtype: torch.dtype, mode: type
+) -> None:
+    linear_layer, kernel = Linear(64, 32).to(kept), Conv2d(64, 32, 3, padding=1).to(kept)
+    for one, x in ((linear_layer, torch.randn(2, 3, 64)), (kernel, torch.randn(2, 64, 8, 8))):
+        one.requires_grad_(False)
+        one.weight = nn.Parameter(quantize(one.weight, layout), requires_grad=False)
+        cast = copy.deepcopy(one).to(dtype)
+        with mode():
+            found, expected = one(x.to(dtype)), cast(x.to(dtype))
+        assert found.dtype == dtype
+        assert torch.equal(found, expected)
 
 
 def test_an_operation_that_was_registered_for_the_layout_is_done() -> None:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from limner.weights.ops import Linear, cast
+from limner.weights.quant.direct import multiplied_by_layout
 from limner.weights.quant.layout import OF_INPUTS, Layout
-from limner.weights.quant.operations import addmm, aten, linear, mm
 from limner.weights.quant.parts import Parts
-from limner.weights.quant.registry import REGISTRY
 from limner.weights.quant.tensor import QuantizedTensor
-
-PRODUCTS = {aten.linear.default: linear, aten.addmm.default: addmm, aten.mm.default: mm}
-"""What torch makes of a linear layer, and who does it where no pack registered something else."""
 
 
 def projected(*pairs: tuple[nn.Module, Tensor]) -> list[Tensor]:
@@ -46,12 +41,11 @@ def _product(
 def _rounding_weight(layer: nn.Module, x: Tensor) -> QuantizedTensor | None:
     """The weight, where the layer would round x by nothing but x; None where it computes otherwise or is watched."""
     weight = getattr(layer, "weight", None)
-    if not isinstance(weight, QuantizedTensor) or type(x) is not Tensor or torch.compiler.is_compiling():
+    if not multiplied_by_layout(weight, x):
         return None
     hooks = layer._forward_hooks or layer._forward_pre_hooks or _has_any_global_hook()  # type: ignore[no-untyped-call]
     if hooks or type(layer) is not Linear or "forward" in vars(layer) or layer.streamed is not None:
         return None
     packing, parts = weight.packing, weight.parts
-    ours = all(REGISTRY.able(operation, packing)[0] is own for operation, own in PRODUCTS.items())
-    plain = ours and not weight._transposed and not OF_INPUTS & parts.tensors.keys()
-    return weight if plain and packing.rounds_inputs(parts) and packing.multiplies(x.device) else None
+    rounds = packing.rounds_inputs(parts) and not OF_INPUTS & parts.tensors.keys()
+    return weight if rounds and packing.multiplies(x.device) else None
