@@ -27,7 +27,8 @@ from benchmarks import _straightforward as plain
 from benchmarks import report
 from benchmarks._dit import FAMILIES, Pair, Size
 from benchmarks._live_bytes import peak_of
-from limner.models import flux, qwen_image
+from limner.models import qwen_image
+from limner.models.layers import streams
 from limner.models.layers.hooks import Hooks
 from limner.models.layers.rope import grid_ids, rotation
 
@@ -51,7 +52,7 @@ def peak(call: Callable[[nn.Module], Any], module: nn.Module) -> int:
 @contextlib.contextmanager
 def straightforward() -> Iterator[None]:
     """Within it the blocks of Flux and Qwen-Image compute in the straightforward order."""
-    own = (flux.DoubleStreamBlock.over, flux.SingleStreamBlock.over, qwen_image.QwenImageTransformerBlock.over)
+    own = (streams.DoubleStreamBlock.over, streams.SingleStreamBlock.over, qwen_image.QwenImageTransformerBlock.over)
 
     def double(block: Any, img: Any, txt: Any, vec: Any, pe: Any, *_: Any) -> Any:
         return plain.flux_double(block, img, txt, vec, pe)
@@ -63,13 +64,13 @@ def straightforward() -> Iterator[None]:
         del mask, hooks
         return plain.qwen_image(block, image, text, temb, turns)
 
-    flux.DoubleStreamBlock.over = double  # type: ignore[method-assign,assignment]
-    flux.SingleStreamBlock.over = single  # type: ignore[method-assign,assignment]
+    streams.DoubleStreamBlock.over = double  # type: ignore[method-assign,assignment]
+    streams.SingleStreamBlock.over = single  # type: ignore[method-assign,assignment]
     qwen_image.QwenImageTransformerBlock.over = qwen  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        (flux.DoubleStreamBlock.over, flux.SingleStreamBlock.over,
+        (streams.DoubleStreamBlock.over, streams.SingleStreamBlock.over,
          qwen_image.QwenImageTransformerBlock.over) = own  # type: ignore[method-assign]  # fmt: skip
 
 
@@ -82,8 +83,8 @@ def blocks() -> dict[str, tuple[Callable[[], int], Callable[[], int], float]]:
     ids = torch.cat((torch.zeros(1, SIZE.tokens, 3), grid_ids(side, side, {})), dim=1)
     pe, hooks = rotation(ids, (16, 56, 56)), Hooks({})
     turns = qwen_image.rotation_of(ids[0], (16, 56, 56))
-    double = flux.DoubleStreamBlock(width, SIZE.heads, 4.0, qkv_bias=True).to(DTYPE).eval()
-    single = flux.SingleStreamBlock(width, SIZE.heads).to(DTYPE).eval()
+    double = streams.DoubleStreamBlock(width, SIZE.heads, 4.0, qkv_bias=True).to(DTYPE).eval()
+    single = streams.SingleStreamBlock(width, SIZE.heads).to(DTYPE).eval()
     config = qwen_image.QwenImageConfig(num_attention_heads=SIZE.heads, mlp_width=4 * width)
     qwen = qwen_image.QwenImageTransformerBlock(config).to(DTYPE).eval()
     return {

@@ -7,7 +7,7 @@ from limner.errors import BadInput
 from limner.models import chroma
 from limner.models.chroma import ROWS, Chroma, ChromaConfig
 from limner.models.detect import detect
-from limner.models.flux import ModulationOut
+from limner.models.layers.streams import ModulationOut
 from limner.models.load import model_of
 from limner.weights import CheckpointHeader
 from limner.weights.targets import Part, swap_halves

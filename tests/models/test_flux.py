@@ -8,8 +8,9 @@ import torch
 from limner.errors import BadInput
 from limner.models import flux
 from limner.models.detect import detect
-from limner.models.flux import DoubleStreamBlock, FluxConfig, SingleStreamBlock
+from limner.models.flux import FluxConfig
 from limner.models.layers.rope import grid_ids, rotation
+from limner.models.layers.streams import DoubleStreamBlock, SingleStreamBlock
 from limner.models.load import load_diffusion_model, model_of
 from limner.sampling.wrappers import WrappersMP
 from limner.weights import CheckpointHeader, save

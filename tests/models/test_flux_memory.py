@@ -5,9 +5,9 @@ import torch
 
 from benchmarks import _straightforward as plain
 from benchmarks._live_bytes import peak_of
-from limner.models.flux import DoubleStreamBlock, SingleStreamBlock
 from limner.models.layers.hooks import Hooks
 from limner.models.layers.rope import grid_ids, rotation
+from limner.models.layers.streams import DoubleStreamBlock, SingleStreamBlock
 
 AXES = (8, 12, 12)
 

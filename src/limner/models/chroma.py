@@ -22,16 +22,13 @@ from limner.models.flux import (
     FLUX,
     Flux,
     FluxConfig,
-    MLPEmbedder,
-    ModulationOut,
-    RMSNorm,
     conditions_of,
     diffusers_targets,
     distilled,
     embedded,
-    norm,
 )
 from limner.models.layers.shapes import Shapes, agree, count, shape
+from limner.models.layers.streams import MLPEmbedder, ModulationOut, RMSNorm, norm
 from limner.models.text.encode import EncodeSettings
 from limner.models.text.recipe import RowSettings, TextEncoding, TextPart
 from limner.weights.header import CheckpointHeader

@@ -23,10 +23,11 @@ from torch.nn import functional as F
 from limner.models.chroma import FAMILY as CHROMA
 from limner.models.chroma import GUIDER, Chroma, ChromaConfig
 from limner.models.family import Overrides, has, lacks
-from limner.models.flux import FluxConfig, RMSNorm
+from limner.models.flux import FluxConfig
 from limner.models.layers.hooks import Hooks
 from limner.models.layers.rope import grid_ids
 from limner.models.layers.shapes import Shapes, count, shape
+from limner.models.layers.streams import RMSNorm
 from limner.sampling.latent_formats import FORMATS
 from limner.weights.ops import Conv2d, Linear
 

@@ -12,6 +12,7 @@ from limner.compat.homes.stands_for import ReachesBase, StandsFor
 from limner.models import chroma, flux
 from limner.models.chroma import ChromaConfig
 from limner.models.flux import FluxConfig
+from limner.models.layers import streams
 
 
 @dataclass
@@ -111,19 +112,19 @@ class Chroma(chroma.Chroma, metaclass=ReachesBase):
         _finish(self, final_layer, dtype)
 
 
-class DoubleStreamBlock(flux.DoubleStreamBlock, metaclass=StandsFor):
+class DoubleStreamBlock(streams.DoubleStreamBlock, metaclass=StandsFor):
     """Flux's block as Chroma has it: it is given its shifts, scales and gates."""
 
-    recognises = staticmethod(lambda found: isinstance(found, flux.DoubleStreamBlock) and not found.modulation)
+    recognises = staticmethod(lambda found: isinstance(found, streams.DoubleStreamBlock) and not found.modulation)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"modulation": False, **kwargs})
 
 
-class SingleStreamBlock(flux.SingleStreamBlock, metaclass=StandsFor):
+class SingleStreamBlock(streams.SingleStreamBlock, metaclass=StandsFor):
     """The same of one stream."""
 
-    recognises = staticmethod(lambda found: isinstance(found, flux.SingleStreamBlock) and found.modulation is None)
+    recognises = staticmethod(lambda found: isinstance(found, streams.SingleStreamBlock) and found.modulation is None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"modulation": False, **kwargs})
