@@ -80,6 +80,11 @@ def multiplies_int8_on_cpu() -> bool:
     return _has_onednn() and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether int8 matrices are multiplied on `device`, and faster than floats."""
+    return device.type == "cuda" or (device.type == "cpu" and multiplies_int8_on_cpu())
+
+
 def rounded_rows(x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     """x: (m, k) in int8, and what it was divided by: `scale`, or what fits each row, (m, 1) float32."""
     x = x.float()  # reductions of bfloat16 take four times as long
@@ -136,15 +141,15 @@ def int8_product(x: Tensor, weight: Tensor) -> Tensor | None:
     """x: (m, k) int8, weight: (n, k) int8 → x @ weightᵀ, (m, n) int32; None where floats are faster."""
     if x.shape[1] < 2:
         return None  # torch 2.13 gives numbers out of nowhere for one column
-    if x.device.type == "cpu" and multiplies_int8_on_cpu():
+    if not multiplies_int8(x.device):
+        return None
+    if x.device.type == "cpu":
         return torch._int_mm(x, weight.t())
-    if x.device.type == "cuda":
-        m, (n, k) = x.shape[0], weight.shape
-        if k % 8 or n % 8:
-            return None
-        rows = max(m + -m % 8, 24)  # cuBLASLt takes more than 16 rows, in eights
-        return torch._int_mm(F.pad(x, (0, 0, 0, rows - m)) if rows != m else x, weight.t())[:m]
-    return None
+    m, (n, k) = x.shape[0], weight.shape
+    if k % 8 or n % 8:
+        return None
+    rows = max(m + -m % 8, 24)  # cuBLASLt takes more than 16 rows, in eights
+    return torch._int_mm(F.pad(x, (0, 0, 0, rows - m)) if rows != m else x, weight.t())[:m]
 
 
 def fp8_product(x: Tensor, scale_x: Tensor, weight: Tensor, scale: Tensor, out: torch.dtype) -> Tensor | None:

@@ -114,7 +114,7 @@ class Registry(Mapping[str, Layout]):
 
         A name may be registered afterwards.
         """
-        owner: object = self.get(layout, layout) if isinstance(layout, str) else layout
+        owner = self._owner(layout)
 
         def keep(function: Operation) -> Operation:
             with self._lock:
@@ -126,7 +126,7 @@ class Registry(Mapping[str, Layout]):
 
     def off(self, layout: str | Layout | type[Layout] | None, *operations: Any) -> None:
         """Forget what `on` registered, or for None `on_all`; what others registered holds again."""
-        owner: object = self.get(layout, layout) if isinstance(layout, str) else layout
+        owner = self._owner(layout)
         with self._lock:
             for operation in operations:
                 if owner is None:
@@ -149,6 +149,10 @@ class Registry(Mapping[str, Layout]):
     def own(self, operation: Any, layout: Layout) -> Operation | None:
         """What was registered for just this layout."""
         return self._special.get((operation, layout))
+
+    def _owner(self, layout: str | Layout | type[Layout] | None) -> object:
+        """What an operation is registered for: a name stands for its layout, or for one that is to come."""
+        return self.get(layout, layout) if isinstance(layout, str) else layout
 
     def _known(self) -> dict[str, Layout]:
         with self._lock:

@@ -252,9 +252,7 @@ def rebuild(layout: str, state: tuple[Any, ...], transposed: bool, parameter: bo
 
 def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Who knows the operation does it; else it is done on what the tensors stand for."""
-    first = next((one for one in args if isinstance(one, QuantizedTensor)), None)
-    if first is None:  # in a list or by name
-        first = next(quantized_in((args, kwargs)), None)
+    first = next(quantized_in((args, kwargs)), None)
     if first is None:
         return func(*args, **kwargs)
     for operation in REGISTRY.able(func, first.packing):

@@ -19,10 +19,10 @@ from limner.weights.quant.matmul import (
     LARGEST,
     int8_convolution,
     int8_product,
-    multiplies_int8_on_cpu,
+    multiplies_int8,
     rounded_rows,
     scaled_sums,
-)  # fmt: skip
+)
 from limner.weights.quant.parts import Parts, matrix_shape
 from limner.weights.quant.rounding import Rounding, positive
 
@@ -78,7 +78,7 @@ class Int8(Layout):
 
     def multiplies(self, device: torch.device) -> bool:
         """Where int8 products are faster."""
-        return device.type == "cuda" or (device.type == "cpu" and multiplies_int8_on_cpu())
+        return multiplies_int8(device)
 
     def linear_of_parts(self, x: Parts, weight: Parts, bias: Tensor | None, out: torch.dtype | None) -> Tensor | None:
         """Both in int8, multiplied where that is faster than floats."""
